@@ -1,0 +1,247 @@
+"""Prepare an image set: read its original files once and write one tensor file for the training scripts."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
+from tqdm import tqdm
+
+from data.commandline import BadInput, Parser, Refused, positive_int, run
+from data.images import ImageSet, digest, load_image_set, save_image_set
+from data.seeds import generator
+
+CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+SETS = (*CIFAR, "tiny-imagenet", "folder")
+
+
+def main(arguments=None):
+    parser = Parser(__doc__, "python -m data tiny-imagenet --source raw/tiny-imagenet-200 --classes 100")
+    parser.add_argument(
+        "set",
+        choices=SETS,
+        help="cifar10 and cifar100 are downloaded into --source unless they are there; tiny-imagenet is the"
+        " unpacked folder tiny-imagenet-200; folder means image files as train/CLASS/* and test/CLASS/*",
+    )
+    parser.add_argument("--source", type=Path, default=Path("datasets/raw"), help="folder of original files")
+    parser.add_argument("--out", type=Path, help="file to write, whose stem names it; None: datasets/SET.pt")
+    for flag, kept in (
+        ("--classes", "classes"),
+        ("--train-per-class", "training images of each class"),
+        ("--test-per-class", "test images of each class"),
+    ):
+        parser.add_argument(flag, type=positive_int, metavar="N", help=f"keep the first N {kept}; None: all")
+    chosen = parser.parse_args(arguments)
+
+    out = chosen.out or Path("datasets") / f"{chosen.set}.pt"
+    limits = Limits(chosen.classes, chosen.train_per_class, chosen.test_per_class)
+    if out.exists():
+        image_set = load_image_set(out)
+        _refuse_if_different(out, image_set.made_from, describe_source(chosen.set, chosen.source, limits))
+        print("already prepared")
+    else:
+        image_set = prepare(chosen.set, chosen.source, out.stem, limits)
+        save_image_set(image_set, out)
+    print(
+        f"{out}: {len(image_set.train_labels)} training and {len(image_set.test_labels)} test images,"
+        f" {len(image_set.classes)} classes, {'x'.join(map(str, image_set.train_images.shape[2:]))} pixels,"
+        f" digest {image_set.digest[:12]}"
+    )
+
+
+def _refuse_if_different(out, before, now):
+    different = [f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]]
+    if different:
+        raise Refused(f"{out} was made with {'; '.join(different)}: give another --out or delete that file")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How much of a set is kept: the first classes, and the first images of each. None keeps all."""
+
+    classes: int | None = None
+    train_per_class: int | None = None
+    test_per_class: int | None = None
+
+
+def prepare(set_name, source, name, limits=Limits()):
+    """Read an image set (one of SETS) from its original files in the folder `source`; returns an ImageSet.
+
+    Raises BadInput, naming the file or folder at fault, for anything missing, unreadable or inconsistent.
+    """
+    source = Path(source)
+    if set_name in CIFAR:
+        classes, tensors = _read_cifar(CIFAR[set_name], source, limits)
+    else:
+        list_files = {"tiny-imagenet": list_tiny_imagenet, "folder": list_folder}[set_name]
+        classes, tensors = _read_files(*list_files(source), limits)
+    return ImageSet(
+        name=name,
+        **tensors,
+        classes=tuple(classes),
+        digest=digest(tensors),
+        made_from=describe_source(set_name, source, limits),
+    )
+
+
+def describe_source(set_name, source, limits):
+    """What decides the content of a prepared set, as a dictionary of plain values (ImageSet.made_from)."""
+    # CIFAR's files are known by their checksums, so it does not matter where they lie.
+    source = None if set_name in CIFAR else str(Path(source).resolve())
+    return {"set": set_name, "source": source, **dataclasses.asdict(limits)}
+
+
+def list_folder(source):
+    """Image files of train/<class>/... and test/<class>/...: (class names, train files, test files).
+
+    Class names are sorted. Files are (path, label) pairs, sorted by class and then by name. Raises BadInput.
+    """
+    train, test = _list_split(source / "train"), _list_split(source / "test")
+    _require_same_names(train.classes, source / "train", test.classes, source / "test")
+    return train.classes, train.samples, test.samples
+
+
+def list_tiny_imagenet(source):
+    """Image files of Tiny ImageNet in its original layout, its validation split being the test split.
+
+    Returns (class names, train files, test files) as list_folder does; the classes are the sorted wnids.
+    """
+    wnids = sorted(set(_read_lines(source / "wnids.txt")))
+    train = _list_split(source / "train")
+    _require_same_names(wnids, source / "wnids.txt", train.classes, source / "train")
+    return wnids, train.samples, _list_tiny_imagenet_validation(source / "val", wnids)
+
+
+def _list_tiny_imagenet_validation(folder, wnids):
+    annotations, images = folder / "val_annotations.txt", folder / "images"
+    labels = {}  # by file name
+    for number, line in enumerate(_read_lines(annotations), start=1):
+        file, wnid = (line.split("\t") + [""])[:2]  # a bounding box follows
+        if wnid not in wnids:
+            raise BadInput(f"{annotations} line {number}: class {wnid!r} is not in wnids.txt; restore them")
+        labels[file] = wnids.index(wnid)
+    present = [entry.name for entry in images.iterdir()] if images.is_dir() else []
+    _require_same_names(labels, annotations, present, images)
+    files = [(str(images / file), label) for file, label in labels.items()]
+    return sorted(files, key=lambda file: (file[1], file[0]))
+
+
+def _read_lines(path):
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read {path} ({error}); --source must be the unpacked tiny-imagenet-200")
+
+
+def _list_split(folder):
+    """torchvision's listing of <folder>/<class>/... with every file type that PIL can read."""
+    if not folder.is_dir():
+        raise BadInput(f"there is no folder {folder}; give the folder that holds the splits as --source")
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    try:
+        return ImageFolder(folder, is_valid_file=lambda path: Path(path).suffix.lower() in readable)
+    except FileNotFoundError as error:  # no class folders, or some without images
+        raise BadInput(f"{folder}: {str(error).strip()} Each class needs a folder of image files")
+
+
+def _require_same_names(first, first_place, second, second_place):
+    for names, place, others, other_place in (
+        (first, first_place, second, second_place),
+        (second, second_place, first, first_place),
+    ):
+        missing = sorted(set(names) - set(others))
+        if missing:
+            raise BadInput(
+                f"{missing[0]} (one of {len(missing)} such) is in {place} but not in {other_place};"
+                " restore or remove it in one of them"
+            )
+
+
+def _read_cifar(dataset, source, limits):
+    """Class names and the tensors of an ImageSet, in the order of CIFAR's files."""
+    try:
+        splits = {"train": dataset(source, train=True, download=True), "test": dataset(source, train=False)}
+    except (OSError, RuntimeError) as error:
+        raise BadInput(f"cannot fetch {dataset.filename} ({error}); put {dataset.url} into {source} by hand")
+    classes = _first_classes(splits["train"].classes, limits)
+    tensors = {}
+    for split, images in splits.items():
+        labels = torch.tensor(images.targets)
+        kept = _kept(split, labels, classes, limits)
+        tensors[f"{split}_images"] = torch.from_numpy(images.data)[kept].permute(0, 3, 1, 2).contiguous()
+        tensors[f"{split}_labels"] = labels[kept]
+    return classes, tensors
+
+
+def _read_files(classes, train, test, limits):
+    """Class names and the tensors of an ImageSet from lists of files as list_folder returns them."""
+    classes = _first_classes(classes, limits)
+    example = train[0][0]
+    tensors = {}
+    for split, files in (("train", train), ("test", test)):
+        labels = torch.tensor([label for _, label in files])
+        kept = _kept(split, labels, classes, limits)
+        # The files are listed class by class. Mixed, as CIFAR's own files are, every batch in stored order
+        # holds many classes, which the measurements with train-mode batch norm on fixed batches need.
+        kept = kept[torch.randperm(len(kept), generator=generator("stored-order", split))]
+        tensors[f"{split}_images"] = _read_images([files[i][0] for i in kept], example)
+        tensors[f"{split}_labels"] = labels[kept]
+    return classes, tensors
+
+
+def _first_classes(classes, limits):
+    if limits.classes is not None and limits.classes > len(classes):
+        raise BadInput(f"there are only {len(classes)} classes; ask for no more with --classes")
+    return classes[: limits.classes]
+
+
+def _kept(split, labels, classes, limits):
+    """Indices, ascending, of the images of a split that the limits keep."""
+    per_class = {"train": limits.train_per_class, "test": limits.test_per_class}[split]
+    kept = []
+    for label, name in enumerate(classes):
+        of_class = (labels == label).nonzero().flatten()
+        if len(of_class) < (per_class or 1):
+            raise BadInput(
+                f"the {split} split has only {len(of_class)} images of class {name};"
+                f" ask for no more with --{split}-per-class, or add images"
+            )
+        kept.append(of_class[:per_class])
+    return torch.cat(kept).sort().values
+
+
+def _read_images(paths, example):
+    """uint8 [len(paths), 3, side, side], where side is that of the image file `example`."""
+    height, width = _read_image(example).shape[1:]
+    if height != width:
+        raise BadInput(f"{example} is {width}x{height} pixels, but images must be square; crop all of them")
+    images = torch.empty(len(paths), 3, height, width, dtype=torch.uint8)
+    for i, path in enumerate(tqdm(paths, unit=" images", disable=None)):  # None: a bar on a terminal only
+        image = _read_image(path)
+        if image.shape != images[i].shape:
+            raise BadInput(
+                f"{path} is {image.shape[2]}x{image.shape[1]} pixels, but {width}x{height} is expected,"
+                f" the size of {example}; resize or remove it"
+            )
+        images[i] = image
+    return images
+
+
+def _read_image(path):
+    """uint8 [3, height, width] in RGB."""
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":  # PIL would clip them to 8 bits
+                raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
+            pixels = numpy.array(image.convert("RGB"))
+    except Exception as error:  # PIL's decoders raise all kinds of errors on broken files
+        raise BadInput(f"{path} cannot be decoded ({error}); restore or remove it")
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "python -m data"  # what help and error messages call this program
+    run(main)

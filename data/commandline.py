@@ -1,0 +1,121 @@
+"""What the command lines of all scripts share: the parser, argument types, and errors that become exit codes."""
+
+import argparse
+import math
+import shlex
+import signal
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class BadInput(Exception):
+    """Wrong arguments or input data. The message is one line: what is wrong, where, and the mend. Exit code 2."""
+
+
+class Refused(Exception):
+    """A run folder that is held by another process or was made with other settings. One line; exit code 3."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, defaults shown in the help, and presets: `@file` reads arguments from a file.
+
+    A preset holds arguments as one would type them in a shell, on any number of lines, `#` starting a comment.
+    """
+
+    def __init__(self, description, example):
+        super().__init__(
+            description=description,
+            epilog=f"example: {example}",
+            fromfile_prefix_chars="@",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    def convert_arg_line_to_args(self, line):
+        return shlex.split(line, comments=True)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def positive_float(text):
+    """A finite number above 0, for argparse."""
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value
+
+
+def positive_int(text):
+    """A whole number above 0, for argparse."""
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return value
+
+
+def natural(text):
+    """A whole number of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return value
+
+
+def lr_name(lr):
+    """A learning rate as it stands in the names of folders: 1e-4, 3.162278e-5."""
+    mantissa, exponent = f"{lr:.6e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+class Progress:
+    """One bar on a terminal; elsewhere one line now and then, and one at the end.
+
+    Used as a context: `with Progress("runs/a", 200, "epoch", start) as progress: progress.update(step, text)`.
+    """
+
+    seconds_between_lines = 10
+
+    def __init__(self, name, total, unit, start):
+        self.name, self.total, self.unit = name, total, unit
+        self.bar = tqdm(total=total, initial=start, desc=name, unit=unit) if sys.stderr.isatty() else None
+        self.printed_at = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def update(self, step, text):
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(step - self.bar.n)
+        elif step == self.total or time.monotonic() - self.printed_at > self.seconds_between_lines:
+            print(f"{self.name}: {self.unit} {step}/{self.total}, {text}", flush=True)
+            self.printed_at = time.monotonic()
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def run(main):
+    """Call main() and leave with the exit code of the contract: 0 done, 2 bad input, 3 refused, 130 interrupted.
+
+    SIGTERM (sent by schedulers before they kill) is treated as Ctrl-C, so that both save before they stop.
+    """
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        main()
+    except (BadInput, Refused) as error:
+        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, BadInput) else 3)
+    except KeyboardInterrupt:
+        print(f"{sys.argv[0]}: interrupted; the same command resumes", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, say) has gone; nothing is lost, and a traceback would help nobody.
+        sys.stderr.close()

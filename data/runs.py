@@ -1,0 +1,195 @@
+"""Run folders: the one contract between the scripts (see "Run folders" in the README).
+
+This is the only file that names files inside a run folder:
+
+    config.json     what the run is: arguments, members, parent, versions; written once
+    metrics.json    what was measured, arrays indexed [logged step][member]; null = not measured or not finite
+    checkpoint.pt   everything needed to resume
+    step-N.pt       weights kept on request
+    swa-K.pt        averages of K weights (SWA runs)
+    features.json   single-feature accuracies, measured by analyze.py
+    lock            held by the live process that works on the folder
+"""
+
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from data.commandline import BadInput, Refused
+from data.files import read_json, write_json, write_tensors
+
+RUNNING, COMPLETE = "running", "complete"
+# What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
+IDENTITY = ("stage", "settings", "members", "parent")
+# The arrays of metrics.json with an entry per logged step: `step` itself, and one number per member in the others.
+SERIES = ("step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+def describe_execution(device):
+    """What config.json records about this execution: argv, git commit (null outside a checkout), versions, device."""
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "HEAD"], cwd=here, capture_output=True, text=True)
+    return {
+        "argv": sys.argv,
+        "git_commit": commit.stdout.strip() or None,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+    }
+
+
+class Run:
+    """A run folder that may only be read: config and metrics as on disk.
+
+    Raises BadInput where the folder is not a run folder or its files cannot be read.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not (self.path / "config.json").is_file():
+            raise BadInput(f"{path}: is not a run folder (no config.json in it)")
+        self.config = read_json(self.path / "config.json")
+        self.members = self.config["members"]
+        self.settings = self.config["settings"]
+        self.metrics = read_json(self.path / "metrics.json") if (self.path / "metrics.json").exists() else {}
+
+    @property
+    def complete(self):
+        return self.metrics.get("status") == COMPLETE
+
+    @property
+    def last_step(self):
+        """The last logged step: the whole length, or less where every member diverged."""
+        return self.metrics["step"][-1]
+
+    def weights(self, name="checkpoint"):
+        """The tensors of checkpoint.pt, step-N.pt or swa-K.pt, by name without the ending, on the CPU."""
+        path = self.path / f"{name}.pt"
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            there = sorted(file.stem for file in self.path.glob("*.pt"))
+            raise BadInput(f"{path}: does not exist; this run has {', '.join(there) or 'no weights'}") from None
+        except Exception as error:  # torch.load raises many kinds for a damaged file
+            raise BadInput(f"{path}: cannot be loaded ({type(error).__name__}); remove the folder and run again") from None
+
+    def weights_at(self, step):
+        """The tensors at a step: the kept ones, or the checkpoint if it is at that step."""
+        if (self.path / f"step-{step}.pt").exists():
+            return self.weights(f"step-{step}")
+        checkpoint = self.weights()
+        if checkpoint["step"] != step:
+            raise BadInput(
+                f"{self.path}: has no weights of step {step}; it is at step {checkpoint['step']}, and other steps "
+                f"are kept by train.py --keep"
+            )
+        return checkpoint
+
+    def measurement(self, name):
+        """A later measurement (features, ...) as a dictionary, or None where it was not made."""
+        path = self.path / f"{name}.json"
+        return read_json(path) if path.exists() else None
+
+    def write_measurement(self, name, content):
+        write_json(self.path / f"{name}.json", content)
+
+
+def find_runs(folder):
+    """All runs in a folder and below it, in order of their paths. Raises BadInput where there are none."""
+    paths = sorted(path.parent for path in Path(folder).rglob("config.json"))
+    if not paths:
+        raise BadInput(f"{folder}: holds no run folders")
+    return [Run(path) for path in paths]
+
+
+class OpenRun(Run):
+    """A run folder that this process holds and writes.
+
+    path: the folder, made if missing. config: a dictionary with the keys of IDENTITY; what tells of this execution
+    is added to it when the folder is new.
+    Raises Refused where another live process holds the folder, or it was made with another config.
+    """
+
+    def __init__(self, path, config, device):
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise BadInput(f"{path}: is a file; name a folder for the run")
+        path.mkdir(parents=True, exist_ok=True)
+        self.lock = hold(path)
+        if not (path / "config.json").exists():
+            strangers = [file.name for file in path.iterdir() if file.name != "lock" and not file.name.startswith(".")]
+            if strangers:
+                raise BadInput(f"{path}: is not a run folder, yet it holds {strangers[0]}; name a new or empty folder")
+            write_json(path / "config.json", {**config, **describe_execution(device)})
+        super().__init__(path)
+        differences = _differences({key: self.config[key] for key in IDENTITY}, {key: config[key] for key in IDENTITY})
+        if differences:
+            raise Refused(
+                f"{path}: was made with other settings ({'; '.join(differences)}); "
+                "use them, name another folder, or remove this one"
+            )
+
+    def resume(self):
+        """(checkpoint, metrics trimmed to it) to go on from, or None for a new run."""
+        if not (self.path / "checkpoint.pt").exists():
+            return None
+        checkpoint = self.weights()
+        logged = sum(step <= checkpoint["step"] for step in self.metrics["step"])
+        metrics = {key: value[:logged] if key in SERIES else value for key, value in self.metrics.items()}
+        metrics["diverged_at"] = [
+            step if step is not None and step <= checkpoint["step"] else None for step in metrics["diverged_at"]
+        ]
+        return checkpoint, metrics
+
+    def save(self, metrics, checkpoint):
+        """Write metrics, then the checkpoint, which so never points past the metrics on disk."""
+        self.write_metrics(metrics)
+        write_tensors(self.path / "checkpoint.pt", checkpoint)
+
+    def write_metrics(self, metrics):
+        self.metrics = metrics
+        write_json(self.path / "metrics.json", metrics)
+
+    def keep(self, name, tensors):
+        """Write weights that stay: step-N or swa-K."""
+        write_tensors(self.path / f"{name}.pt", tensors)
+
+    def finish(self, metrics):
+        """Declare the run complete: the last thing written."""
+        self.write_metrics(metrics | {"status": COMPLETE})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.lock)
+
+
+def hold(path):
+    """Lock a folder until the returned descriptor is closed or this process ends, however it ends.
+
+    Raises Refused where another process has it.
+    """
+    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise Refused(f"{path}: another process is working on it; wait for it or stop it") from None
+    return descriptor
+
+
+def _differences(old, new, prefix=""):
+    """Where two nested dictionaries differ, as texts `name: old, not new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [text for key in {**old, **new} for text in _differences(old.get(key), new.get(key), f"{prefix}{key} ")]
+    # Lists and tuples are the same thing on disk.
+    if old == (list(new) if isinstance(new, tuple) else new):
+        return []
+    if isinstance(old, list) and len(str(old)) + len(str(new)) > 200:
+        return [f"{prefix.strip()}: {len(old)} there, {len(new)} asked for, and not the same"]
+    return [f"{prefix.strip()}: {old} there, {new} asked for"]

@@ -1,0 +1,46 @@
+"""Fine-tune finished runs at small learning rates: stage two of "Where Do Large Learning Rates Lead Us?"
+
+Every run folder and every learning rate give one new folder, DIR/<run>-flr<learning rate>. Nothing but the learning
+rate changes between the stages. The runs may be fine-tuned ones themselves (two-stage pre-training, figure 12).
+"""
+
+from pathlib import Path
+
+from data.commandline import Parser, lr_name, natural, positive_float, positive_int, run
+from data.runs import OpenRun
+from train import STEPS_HELP, add_continuing_arguments, describe_child, device_of, finished_runs, make_task, train
+
+
+def main():
+    parser = Parser(
+        description="Fine-tune finished runs at small learning rates.",
+        example="python finetune.py runs/pretrain/* --lr 1e-5 3e-4 --steps 200 --out runs/finetune",
+    )
+    parser.add_argument("--lr", nargs="+", type=positive_float, required=True, help="effective learning rates (FLR)")
+    parser.add_argument("--steps", type=positive_int, required=True, help=STEPS_HELP)
+    parser.add_argument("--log-every", type=positive_int, help="steps between measurements (default: as in the run)")
+    parser.add_argument("--from-step", type=natural, help="step of the runs to begin at (default: their last)")
+    add_continuing_arguments(parser)
+    args = parser.parse_args()
+
+    device = device_of(args.device)
+    for parent in finished_runs(args.runs):
+        for lr in args.lr:
+            path = Path(args.out) / f"{parent.path.name}-flr{lr_name(lr)}"
+            finetune(parent, path, lr, args, device)
+
+
+def finetune(parent, path, lr, args, device):
+    """Fine-tune all members of one run at one learning rate, from --from-step or the run's last step."""
+    step = parent.last_step if args.from_step is None else args.from_step
+    log_every = args.log_every or parent.settings["log_every"]
+    config = describe_child("finetune", parent, path, step, [lr], args.steps, log_every, args.data_file)
+    with OpenRun(path, config, device) as run:
+        if not run.complete:
+            task = make_task(run.config | {"data_file": config["data_file"]}, device)
+            run.finish(train(run, task, parent.weights_at(step), args.checkpoint_seconds))
+        print(f"{run.path}: complete")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,63 @@
+"""The scale-invariant pre-activation ResNet-18 of the paper (setups S1, S2 and S5)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.convnet import convolution
+
+
+def norm(channels):
+    return nn.BatchNorm2d(channels, affine=False)
+
+
+class Block(nn.Module):
+    """h = ReLU(BN(x)); output = conv(ReLU(BN(conv(h)))) + shortcut.
+
+    The shortcut is x itself, or, where the block changes stride, a 1x1 convolution of h normalised once more.
+    """
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.norm1 = norm(inputs)
+        self.conv1 = convolution(inputs, outputs, stride=stride)
+        self.norm2 = norm(outputs)
+        self.conv2 = convolution(outputs, outputs)
+        self.shortcut = None
+        if stride != 1:
+            self.shortcut = nn.Sequential(norm(inputs), convolution(inputs, outputs, kernel=1, stride=stride))
+
+    def forward(self, x):
+        h = F.relu(self.norm1(x))
+        y = self.conv1(h)
+        y = self.conv2(F.relu(self.norm2(y)))
+        return y + (x if self.shortcut is None else self.shortcut(h))
+
+
+class PreActResNet18(nn.Module):
+    """Stem convolution, four stages of two blocks with widths c, 2c, 4c, 8c, BN, ReLU, mean over the map, classifier.
+
+    No convolution has a bias and no batch norm affine parameters; the frozen classifier has no bias either. The
+    output does not change when all convolutions are multiplied by one common factor (per-layer factors would change it).
+
+    Input: [batch, 3, height, width], height and width multiples of 8. Output: logits [batch, classes].
+    """
+
+    rho = 28.0  # the radius of the published runs at width 32
+
+    def __init__(self, width, classes):
+        super().__init__()
+        self.stem = convolution(3, width)
+        blocks = []
+        inputs = width
+        for stage in range(4):
+            outputs = width * 2**stage
+            blocks += [Block(inputs, outputs, stride=1 if stage == 0 else 2), Block(outputs, outputs, stride=1)]
+            inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = norm(inputs)
+        self.classifier = nn.Linear(inputs, classes, bias=False)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.blocks(self.stem(x))))
+        return self.classifier(torch.flatten(F.avg_pool2d(x, x.shape[-2:]), 1))

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# A sweep of the SI ConvNet on CIFAR-10, narrow and short enough for two cores: figures 1 and 2 at reduced scale.
+# The same command resumes it.
+#
+#   bash scripts/cifar10_narrow.sh DATA OUT
+#
+# DATA: a prepared set of 256 training images per class, so that batches of 64 fill an epoch exactly, for example
+#   python -m data folder --source cifar10-images --train-per-class 256 --out datasets/cifar10-2560.pt
+# OUT: folder for the run folders. JOBS (environment): processes at once, one thread each (default: all cores).
+set -euo pipefail
+[ $# -eq 2 ] || { echo "usage: bash scripts/cifar10_narrow.sh DATA OUT" >&2; exit 2; }
+data=$(realpath -m --relative-to "$(dirname "$0")/.." "$1")
+out=$(realpath -m --relative-to "$(dirname "$0")/.." "$2")
+source "$(dirname "$0")/setup.sh"
+
+plrs=(1e-4 2e-4 3e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1)
+side_by_side() { xargs -P "$JOBS" -L 1 "$@"; }
+
+# Every learning rate has its own seed, and so its own initial point and classifier, as in the paper.
+for i in "${!plrs[@]}"; do
+    echo "--lr ${plrs[i]} --seed $((2000 + i)) --out $out/pretrain/plr${plrs[i]}"
+done | side_by_side python train.py --data "$data" --model si-convnet --width 8 --batch-size 64 --steps 120 --log-every 2 --compile
+
+for plr in "${plrs[@]}"; do
+    echo "swa.py $out/pretrain/plr$plr --windows 2 5 10 --out $out/swa"
+    echo "finetune.py $out/pretrain/plr$plr --lr 1e-4 2e-4 5e-4 --steps 80 --log-every 5 --out $out/finetune"
+done | side_by_side python

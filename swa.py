@@ -1,0 +1,95 @@
+"""Continue finished runs at their own learning rate and average the weights they pass: SWA in
+"Where Do Large Learning Rates Lead Us?"
+
+A window of K is the plain mean of K weights, `--spacing` steps apart, never re-projected to the sphere. Windows share
+their first weights (--anchor start: the paper's convolutional networks, epochs 200 to 200+K-1) or their last
+(--anchor end: the synthetic study, whose runs keep the step to go back to: train.py --keep). The data order of a
+continued run is that of the run itself, so weights of a run's own past are passed again exactly.
+"""
+
+from pathlib import Path
+
+import torch
+
+from data.commandline import BadInput, Parser, natural, positive_int, run
+from data.runs import OpenRun
+from train import add_continuing_arguments, describe_child, device_of, finished_runs, make_task, train
+
+
+class WindowAverages:
+    """Running sums of the weights in each window.
+
+    windows: numbers of weights K. spacing: steps between them. anchor: `start` or `end`.
+    """
+
+    def __init__(self, windows, spacing, anchor):
+        self.windows, self.spacing, self.anchor = windows, spacing, anchor
+        self.sums = {}
+
+    def add(self, step, weights):
+        """Take weights [members, parameters] of a step (0 is where averaging begins) into the windows they are in."""
+        position = step // self.spacing
+        for window in self.windows:
+            first = 0 if self.anchor == "start" else max(self.windows) - window
+            if first <= position < first + window:
+                self.sums[window] = self.sums.get(window, 0) + weights
+
+    def mean(self, window):
+        """The average of a window whose weights have all been added, [members, parameters]."""
+        return self.sums[window] / window
+
+
+def main():
+    parser = Parser(
+        description="Continue finished runs at their own learning rate and average the weights they pass (SWA).",
+        example="python swa.py runs/pretrain/* --windows 2 5 10 --out runs/swa",
+    )
+    parser.add_argument("--windows", nargs="+", type=positive_int, default=[2, 5, 10], help="numbers of weights averaged")
+    parser.add_argument("--spacing", type=positive_int, default=1, help="steps between averaged weights")
+    parser.add_argument("--anchor", choices=["start", "end"], default="start", help="which weights all windows share")
+    parser.add_argument(
+        "--from-step",
+        type=natural,
+        help="step of the runs to begin at (default: the last, or with --anchor end as far before it as needed)",
+    )
+    add_continuing_arguments(parser)
+    args = parser.parse_args()
+
+    device = device_of(args.device)
+    for parent in finished_runs(args.runs):
+        average(parent, Path(args.out) / parent.path.name, args, device)
+
+
+def average(parent, path, args, device):
+    """Continue one run over its largest window and write the averages and what they reach."""
+    windows = sorted(set(args.windows))
+    length = (windows[-1] - 1) * args.spacing
+    step = args.from_step
+    if step is None:
+        step = parent.last_step if args.anchor == "start" else parent.last_step - length
+    if step < 0:
+        raise BadInput(f"{parent.path}: is too short for windows that reach back {length} steps; ask for smaller ones")
+    config = describe_child("swa", parent, path, step, [], length, args.spacing, args.data_file)
+    config["settings"] |= {"windows": windows, "spacing": args.spacing, "anchor": args.anchor}
+    with OpenRun(path, config, device) as run:
+        if not run.complete:
+            task = make_task(run.config | {"data_file": config["data_file"]}, device)
+            averages = WindowAverages(windows, args.spacing, args.anchor)
+            metrics = train(run, task, parent.weights_at(step), args.checkpoint_seconds, averages)
+            run.finish(metrics | {"swa": measure_averages(run, task, averages)})
+        print(f"{run.path}: complete")
+
+
+def measure_averages(run, task, averages):
+    """Write each window's average as swa-K.pt; returns losses and accuracies, arrays indexed [window][member]."""
+    measured = {"window": averages.windows}
+    for window in averages.windows:
+        task.load_average(averages.mean(window))
+        for name, values in {**task.evaluate_train(), **task.evaluate()}.items():
+            measured.setdefault(name, []).append(values)
+        run.keep(f"swa-{window}", task.tensors())
+    return measured
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,628 @@
+"""Preparing, loading, normalising and batching image sets."""
+
+import dataclasses
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.transforms.functional import normalize
+
+from data.__main__ import Limits, main, prepare
+from data.commandline import BadInput, Refused
+from data.images import ImageSet, batches, digest, epoch_order, load_image_set, normalise, save_image_set
+from data.seeds import generator
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT.parent / "shared" / "data"
+
+
+def sample_archive(name):
+    archive = SAMPLES / name
+    if not archive.exists():
+        pytest.skip(f"the sample archive {name} is not beside the repository")
+    return archive
+
+
+@pytest.fixture(scope="session")
+def cifar_jpeg(tmp_path_factory):
+    """CIFAR-10 (JPEG) as train/CLASS and test/CLASS, 4 images in each."""
+    folder = tmp_path_factory.mktemp("cifar-jpeg")
+    seen = Counter()
+    with tarfile.open(sample_archive("cifar10-jpeg.tar.xz"), "r|xz") as archive:
+        for member in archive:
+            parent = os.path.dirname(member.name)
+            if member.isfile() and seen[parent] < 4:
+                seen[parent] += 1
+                archive.extract(member, folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_imagenet(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    with tarfile.open(sample_archive("tiny-imagenet-sample.tar.xz"), "r:xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "tiny-imagenet-200"
+
+
+def draw(path, size=(8, 8), mode="RGB", seed=0):
+    """A random image file, as a stand-in for a photograph."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = numpy.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=numpy.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small sound image folder: classes ant and bee with 3 training and 2 test images of 8x8 each."""
+    files = [f"train/{name}/{i}.png" for name in ("ant", "bee") for i in range(3)]
+    files += [f"test/{name}/{i}.png" for name in ("ant", "bee") for i in range(2)]
+    for seed, file in enumerate(files):
+        draw(tmp_path / "raw" / file, seed=seed)
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def tiny_layout(tmp_path):
+    """A small sound copy of Tiny ImageNet's layout: 2 classes, 2 training and 1 validation image of each."""
+    root = tmp_path / "raw"
+    for wnid in ("n02", "n01"):
+        for i in range(2):
+            draw(root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG")
+    draw(root / "val" / "images" / "val_0.JPEG", seed=1)
+    draw(root / "val" / "images" / "val_1.JPEG", seed=2)
+    annotations = "val_0.JPEG\tn02\t0\t0\t7\t7\nval_1.JPEG\tn01\t0\t0\t7\t7\n"
+    (root / "val" / "val_annotations.txt").write_text(annotations)
+    (root / "wnids.txt").write_text("n02\nn01\n")
+    return root
+
+
+def rgb(path):
+    """Pixels of an image file, uint8 [3, H, W]."""
+    return torch.tensor(numpy.asarray(Image.open(path).convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def labelled(tensors, labels):
+    """Pairs of label and image, in whatever order, with how often each is there."""
+    return Counter((int(label), tensor.numpy().tobytes()) for tensor, label in zip(tensors, labels))
+
+
+def decoded(files):
+    """What labelled() must give for a list of (path, label)."""
+    return labelled([rgb(path) for path, _ in files], [label for _, label in files])
+
+
+# Real images
+
+
+def test_cifar_jpeg_folder(cifar_jpeg):
+    image_set = prepare("folder", cifar_jpeg, "cifar10-jpeg")
+    assert image_set.classes == tuple(CIFAR10_CLASSES)
+    assert image_set.train_images.shape == (40, 3, 32, 32) and image_set.train_images.dtype == torch.uint8
+    for split in ("train", "test"):
+        files = [
+            (path, label)
+            for label, name in enumerate(CIFAR10_CLASSES)
+            for path in (cifar_jpeg / split / name).iterdir()
+        ]
+        stored = labelled(getattr(image_set, f"{split}_images"), getattr(image_set, f"{split}_labels"))
+        assert stored == decoded(files)
+    # Stored order mixes the classes, so that fixed batches suit train-mode batch norm.
+    assert len(image_set.train_labels[:20].unique()) > 5
+    assert prepare("folder", cifar_jpeg, "again").digest == image_set.digest
+
+
+def test_tiny_imagenet(tiny_imagenet):
+    image_set = prepare("tiny-imagenet", tiny_imagenet, "tiny")
+    wnids = sorted((tiny_imagenet / "wnids.txt").read_text().split())
+    validation = tiny_imagenet / "val"
+    assert image_set.classes == tuple(wnids)
+    assert image_set.train_images.shape == (600, 3, 64, 64)
+    assert image_set.test_images.shape == (150, 3, 64, 64)
+    train = [(path, wnids.index(path.parts[-3])) for path in tiny_imagenet.glob("train/*/images/*.JPEG")]
+    assert labelled(image_set.train_images, image_set.train_labels) == decoded(train)
+    words = [line.split() for line in (validation / "val_annotations.txt").read_text().splitlines()]
+    test = [(validation / "images" / file, wnids.index(wnid)) for file, wnid, *_ in words]
+    assert labelled(image_set.test_images, image_set.test_labels) == decoded(test)
+    grey = (image_set.train_images[:, :1] == image_set.train_images).flatten(1).all(1)
+    assert 0 < grey.sum() < 60  # the sample has a few grey-scale images, as the original does
+
+
+def test_tiny_imagenet_limits(tiny_imagenet):
+    image_set = prepare("tiny-imagenet", tiny_imagenet, "tiny", Limits(3, 5, 2))
+    wnids = sorted((tiny_imagenet / "wnids.txt").read_text().split())[:3]
+    assert image_set.classes == tuple(wnids)
+    assert image_set.test_labels.bincount().tolist() == [2, 2, 2]
+    first = [
+        (path, label)
+        for label, wnid in enumerate(wnids)
+        for path in sorted((tiny_imagenet / "train" / wnid / "images").glob("*.JPEG"))[:5]
+    ]
+    assert labelled(image_set.train_images, image_set.train_labels) == decoded(first)
+
+
+# Kinds of image files
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
+def test_other_colour_modes_become_rgb(folder, mode):
+    path = draw(folder / "train" / "ant" / "other.png", mode=mode, seed=99)
+    image_set = prepare("folder", folder, "mixed")
+    assert (image_set.train_images == rgb(path)).flatten(1).all(1).sum() == 1
+
+
+def test_files_that_are_no_images_are_passed_over(folder):
+    (folder / "train" / "ant" / "notes.txt").write_text("not an image")
+    draw(folder / "train" / "bee" / "upper.BMP")
+    assert prepare("folder", folder, "set").train_labels.bincount().tolist() == [3, 4]
+
+
+# Broken originals: the message names the place
+
+
+def without_test_split(root):
+    (root / "test").rename(root / "elsewhere")
+    return f"{root / 'test'};"
+
+
+def without_classes(root):
+    (root / "train").rename(root / "elsewhere")
+    (root / "train").mkdir()
+    return f"class folder in {root / 'train'}"
+
+
+def class_only_in_train(root):
+    draw(root / "train" / "cat" / "0.png")
+    return f"cat (one of 1 such) is in {root / 'train'} but not in {root / 'test'}"
+
+
+def class_only_in_test(root):
+    draw(root / "test" / "cat" / "0.png")
+    return f"cat (one of 1 such) is in {root / 'test'} but not in {root / 'train'}"
+
+
+def empty_class(root):
+    (root / "train" / "cat").mkdir()
+    return "cat"
+
+
+def other_size(root):
+    path = draw(root / "test" / "bee" / "wide.png", size=(9, 8))
+    return f"{path} is 9x8 pixels, but 8x8 is expected"
+
+
+def not_square(root):
+    path = draw(root / "train" / "ant" / "-.png", size=(8, 6))  # the first of all
+    return f"{path} is 8x6 pixels, but images must be square"
+
+
+def truncated(root):
+    path = draw(root / "train" / "bee" / "cut.jpg", size=(8, 8))
+    path.write_bytes(path.read_bytes()[:-40])
+    return f"{path} cannot be decoded"
+
+
+def no_image(root):
+    path = root / "train" / "bee" / "text.png"
+    path.write_text("hello")
+    return f"{path} cannot be decoded"
+
+
+def sixteen_bits(root):
+    path = root / "train" / "bee" / "deep.png"
+    Image.fromarray(numpy.zeros((8, 8), dtype=numpy.uint16)).save(path)
+    return f"{path} cannot be decoded (more than 8 bits"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        without_test_split,
+        without_classes,
+        class_only_in_train,
+        class_only_in_test,
+        empty_class,
+        other_size,
+        not_square,
+        truncated,
+        no_image,
+        sixteen_bits,
+    ],
+)
+def test_broken_folder(folder, damage):
+    message = damage(folder)
+    with pytest.raises(BadInput) as raised:
+        prepare("folder", folder, "broken")
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "limits, message",
+    [
+        (Limits(classes=3), "only 2 classes"),
+        (Limits(train_per_class=4), "the train split has only 3 images of class ant"),
+        (Limits(test_per_class=3), "the test split has only 2 images of class ant"),
+    ],
+)
+def test_limits_beyond_the_set(folder, limits, message):
+    with pytest.raises(BadInput, match=message):
+        prepare("folder", folder, "short", limits)
+
+
+def without_wnids(root):
+    (root / "wnids.txt").unlink()
+    return f"cannot read {root / 'wnids.txt'}"
+
+
+def without_annotations(root):
+    (root / "val" / "val_annotations.txt").unlink()
+    return f"cannot read {root / 'val' / 'val_annotations.txt'}"
+
+
+def unknown_wnid(root):
+    path = root / "val" / "val_annotations.txt"
+    path.write_text(path.read_text().replace("n01", "n99"))
+    return f"{path} line 2: class 'n99' is not in wnids.txt"
+
+
+def annotation_without_class(root):
+    path = root / "val" / "val_annotations.txt"
+    path.write_text("val_0.JPEG\n")
+    return f"{path} line 1: class ''"
+
+
+def validation_file_missing(root):
+    (root / "val" / "images" / "val_1.JPEG").unlink()
+    return f"val_1.JPEG (one of 1 such) is in {root / 'val' / 'val_annotations.txt'}"
+
+
+def validation_file_not_annotated(root):
+    draw(root / "val" / "images" / "val_2.JPEG")
+    return f"val_2.JPEG (one of 1 such) is in {root / 'val' / 'images'}"
+
+
+def class_not_in_wnids(root):
+    (root / "wnids.txt").write_text("n01\n")
+    return f"n02 (one of 1 such) is in {root / 'train'} but not in {root / 'wnids.txt'}"
+
+
+def class_without_validation_image(root):
+    (root / "val" / "images" / "val_1.JPEG").unlink()
+    (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn02\n")
+    return "the test split has only 0 images of class n01"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        without_wnids,
+        without_annotations,
+        unknown_wnid,
+        annotation_without_class,
+        validation_file_missing,
+        validation_file_not_annotated,
+        class_not_in_wnids,
+        class_without_validation_image,
+    ],
+)
+def test_broken_tiny_imagenet(tiny_layout, damage):
+    message = damage(tiny_layout)
+    with pytest.raises(BadInput) as raised:
+        prepare("tiny-imagenet", tiny_layout, "broken")
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_sound_tiny_layout(tiny_layout):
+    image_set = prepare("tiny-imagenet", tiny_layout, "tiny")
+    assert image_set.classes == ("n01", "n02") and sorted(image_set.test_labels.tolist()) == [0, 1]
+
+
+# CIFAR's own files
+
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+
+
+def write_cifar(source, dataset, monkeypatch):
+    """Small random files in CIFAR's layout, with 20 training and 10 test images of 10 classes.
+
+    Labels are 0, 1, ..., 9, 0, 1, ... in both splits. torchvision is told to take any checksum. Returns the
+    training and the test pixels, a row for each image as in the files.
+    """
+    folder = source / dataset.base_folder
+    label_key = "fine_labels" if dataset is CIFAR100 else "labels"
+    monkeypatch.setattr(dataset, "meta", dataset.meta | {"md5": None})
+    write_pickle(folder / dataset.meta["filename"], {dataset.meta["key"]: CIFAR10_CLASSES})
+    splits = []
+    for attribute, count in (("train_list", 20), ("test_list", 10)):
+        names = [name for name, _ in getattr(dataset, attribute)]
+        monkeypatch.setattr(dataset, attribute, [[name, None] for name in names])
+        rows = numpy.random.default_rng(count).integers(0, 256, (count, 3 * 32 * 32), dtype=numpy.uint8)
+        for name, part in zip(names, numpy.split(numpy.arange(count), len(names)), strict=True):
+            write_pickle(folder / name, {"data": rows[part], label_key: (part % 10).tolist()})
+        splits.append(torch.from_numpy(rows))
+    return splits
+
+
+def write_pickle(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("name, dataset", [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_cifar_keeps_pixels_and_order(tmp_path, monkeypatch, name, dataset):
+    train_rows, test_rows = write_cifar(tmp_path, dataset, monkeypatch)
+    image_set = prepare(name, tmp_path, name)
+    # A row of the files is the red plane, then green, then blue.
+    assert torch.equal(image_set.train_images.flatten(1), train_rows)
+    assert torch.equal(image_set.test_images.flatten(1), test_rows)
+    assert image_set.train_images.is_contiguous() and image_set.train_labels.dtype == torch.int64
+    assert image_set.train_labels.tolist() == 2 * list(range(10))
+    assert image_set.test_labels.tolist() == list(range(10))
+    assert image_set.classes == tuple(CIFAR10_CLASSES)
+
+
+def test_cifar_limits(tmp_path, monkeypatch):
+    train_rows, test_rows = write_cifar(tmp_path, CIFAR10, monkeypatch)
+    image_set = prepare("cifar10", tmp_path, "few", Limits(classes=3, train_per_class=1))
+    assert torch.equal(image_set.train_images.flatten(1), train_rows[:3])
+    assert torch.equal(image_set.test_images.flatten(1), test_rows[:3])
+    assert image_set.train_labels.tolist() == image_set.test_labels.tolist() == [0, 1, 2]
+    assert image_set.classes == ("airplane", "automobile", "bird")
+
+
+def test_cifar_that_cannot_be_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr(CIFAR10, "url", f"file://{tmp_path}/nowhere/cifar-10-python.tar.gz")
+    with pytest.raises(BadInput, match=f"put {CIFAR10.url} into {tmp_path / 'raw'} by hand"):
+        prepare("cifar10", tmp_path / "raw", "cifar10")
+
+
+def test_cifar_archive_put_there_by_hand(tmp_path, monkeypatch):
+    write_cifar(tmp_path / "made", CIFAR10, monkeypatch)
+    (tmp_path / "raw").mkdir()
+    with tarfile.open(tmp_path / "raw" / CIFAR10.filename, "w:gz") as archive:
+        archive.add(tmp_path / "made" / CIFAR10.base_folder, CIFAR10.base_folder)
+    monkeypatch.setattr(CIFAR10, "url", f"file://{tmp_path}/nowhere/cifar-10-python.tar.gz")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", None)
+    assert len(prepare("cifar10", tmp_path / "raw", "cifar10").train_labels) == 20
+
+
+# The command
+
+
+def test_command_prepares_once(folder, tmp_path, capsys):
+    out = tmp_path / "sets" / "insects.pt"
+    arguments = ["folder", "--source", str(folder), "--out", str(out), "--train-per-class", "2"]
+    main(arguments)
+    first = capsys.readouterr().out
+    assert first.startswith(f"{out}: 4 training and 4 test images, 2 classes, 8x8 pixels, digest ")
+    assert load_image_set(out).name == "insects"
+    written = out.stat().st_mtime_ns
+    main(arguments)
+    assert capsys.readouterr().out == f"already prepared\n{first}"
+    assert out.stat().st_mtime_ns == written
+    for other, difference in (
+        ("--train-per-class=1", "train_per_class 2, not 1"),
+        ("--classes=1", "classes None, not 1"),
+        (f"--source={tmp_path}", f"source {folder}, not {tmp_path}"),
+    ):
+        with pytest.raises(Refused, match=difference):
+            main([*arguments, other])
+
+
+def test_command_writes_where_the_set_is_named(tmp_path, monkeypatch, capsys):
+    write_cifar(tmp_path / "datasets" / "raw", CIFAR10, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    main(["cifar10"])
+    assert load_image_set("datasets/cifar10.pt").name == "cifar10"
+    # CIFAR is the same wherever its files lie.
+    main(["cifar10", "--source", "elsewhere"])
+    assert "already prepared" in capsys.readouterr().out
+
+
+def command(*arguments):
+    words = [sys.executable, "-m", "data", *map(str, arguments)]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_exit_codes(folder, tmp_path):
+    out = tmp_path / "insects.pt"
+    main(["folder", "--source", str(folder), "--out", str(out)])
+    refused = command("folder", "--source", folder, "--out", out, "--classes", 1)
+    assert refused.returncode == 3
+    assert refused.stderr.startswith("python -m data: ") and refused.stderr.count("\n") == 1
+    bad = command("folder", "--source", tmp_path / "nowhere", "--out", tmp_path / "other.pt")
+    assert bad.returncode == 2
+    assert str(tmp_path / "nowhere" / "train") in bad.stderr and bad.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("failure, raised", [(KeyboardInterrupt, KeyboardInterrupt), (OSError, BadInput)])
+def test_stopped_while_writing_leaves_nothing(folder, tmp_path, monkeypatch, failure, raised):
+    def stop(source, target):
+        assert Path(source).stat().st_size > 0
+        raise failure
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(raised):
+        main(["folder", "--source", str(folder), "--out", str(tmp_path / "sets" / "insects.pt")])
+    assert list((tmp_path / "sets").iterdir()) == []
+
+
+def test_stopped_while_reading_leaves_nothing(folder, tmp_path):
+    truncated(folder)
+    with pytest.raises(BadInput):
+        main(["folder", "--source", str(folder), "--out", str(tmp_path / "insects.pt")])
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+# Loading
+
+
+@pytest.fixture
+def saved(folder, tmp_path):
+    image_set = prepare("folder", folder, "insects", Limits(classes=2))
+    path = tmp_path / "insects.pt"
+    save_image_set(image_set, path)
+    return image_set, path
+
+
+def test_load_gives_what_was_saved(saved):
+    image_set, path = saved
+    loaded = load_image_set(path, "cpu")
+    for field in dataclasses.fields(ImageSet):
+        before, after = getattr(image_set, field.name), getattr(loaded, field.name)
+        assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loaded.name = "other"
+
+
+def test_digest_covers_images_labels_and_both_splits(saved):
+    image_set, _ = saved
+    content = vars(image_set)
+    assert digest(content) == image_set.digest
+    for key in ("train_images", "train_labels", "test_images", "test_labels"):
+        assert digest(content | {key: content[key].flip(0)}) != image_set.digest
+
+
+def test_missing_file_says_how_to_prepare_it(tmp_path):
+    with pytest.raises(BadInput, match=f"python -m data .*--out {tmp_path}/none.pt"):
+        load_image_set(tmp_path / "none.pt")
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def overwritten_with_text(path):
+    path.write_text("this is not a tensor file")
+
+
+def flipped_pixel_bit(path):
+    content = bytearray(path.read_bytes())
+    pixels = load_image_set(path).test_images.numpy().tobytes()
+    content[content.index(pixels) + 7] ^= 1
+    path.write_bytes(content)
+
+
+def other_content(path):
+    torch.save({"step": 3}, path)
+
+
+def list_content(path):
+    torch.save([1, 2], path)
+
+
+def changed(**values):
+    def change(path):
+        torch.save(torch.load(path, weights_only=True) | values, path)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (cut_in_half, "reading it fails"),
+        (emptied, "reading it fails"),
+        (overwritten_with_text, "reading it fails"),
+        (flipped_pixel_bit, "do not match its digest"),
+        (other_content, "does not hold just"),
+        (list_content, "does not hold just"),
+        (changed(train_images=torch.zeros(6, 3, 8, 8)), "train images are torch.float32"),
+        (changed(test_labels=torch.zeros(4, dtype=torch.int32)), "labels torch.int32"),
+        (changed(train_images=torch.zeros(6, 3, 8, 9, dtype=torch.uint8)), "shape"),
+        (changed(test_images=torch.zeros(4, 3, 9, 9, dtype=torch.uint8)), "shape"),
+        (changed(train_labels=torch.zeros(5, dtype=torch.int64)), "shape"),
+        (changed(test_labels=torch.full((4,), 2)), "labels go from 2 to 2"),
+        (changed(test_labels=torch.full((4,), -1)), "labels go from -1 to -1"),
+        (changed(digest="0"), "do not match its digest"),
+    ],
+)
+def test_damaged_file(saved, damage, message):
+    _, path = saved
+    damage(path)
+    with pytest.raises(BadInput, match=message) as raised:
+        load_image_set(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+# Normalised batches
+
+
+def test_normalise_matches_the_formula():
+    every_value = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    result = normalise(every_value)
+    exact = normalize(every_value.double() / 255, [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
+    assert result.dtype == torch.float32 and result.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(result.double(), exact, rtol=0, atol=5e-7)
+
+
+def test_normalise_leaves_its_input_alone():
+    pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    before = pixels.clone()
+    normalise(pixels)
+    assert torch.equal(pixels, before)
+
+
+def test_epoch_order_is_a_permutation_of_seed_and_epoch():
+    orders = {(seed, epoch): epoch_order(seed, epoch, 1000) for seed in range(4) for epoch in range(4)}
+    for order in orders.values():
+        assert order.dtype == torch.int64 and order.device.type == "cpu"
+        assert torch.equal(order.sort().values, torch.arange(1000))
+    assert len({tuple(order.tolist()) for order in orders.values()}) == len(orders)
+    torch.manual_seed(5)  # the global generator has no part in it
+    assert torch.equal(epoch_order(1, 2, 1000), orders[1, 2])
+
+
+def test_epoch_order_stays_the_same_for_ever():
+    # Resuming a run and averaging its last stretch replay orders of runs made long ago.
+    assert epoch_order(1, 2, 1000)[:6].tolist() == [606, 506, 197, 331, 432, 652]
+
+
+def test_generators_of_similar_keys_differ():
+    keys = [("order", 1, 23), ("order", 12, 3), ("order", 123), ("augment", 1, 23), ("order", -1, 23)]
+    assert len({generator(*key).initial_seed() for key in keys}) == len(keys)
+    assert all(0 <= generator(*key).initial_seed() < 2**63 for key in keys)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_batches_visit_every_image_once(ordered):
+    pixels = torch.randint(0, 256, (23, 3, 4, 4), dtype=torch.uint8)
+    labels = torch.arange(23)
+    order = epoch_order(0, 1, 23) if ordered else None
+    visited = list(batches(pixels, labels, 5, order))
+    assert [len(y) for _, y in visited] == [5, 5, 5, 5, 3]
+    assert torch.equal(torch.cat([y for _, y in visited]), order if ordered else labels)
+    for x, y in visited:
+        torch.testing.assert_close(x, normalise(pixels[y]), rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_on_a_gpu_are_those_of_the_cpu():
+    pixels = torch.randint(0, 256, (23, 3, 4, 4), dtype=torch.uint8)
+    order = epoch_order(0, 1, 23)
+    here = batches(pixels, torch.arange(23), 5, order)
+    there = batches(pixels.cuda(), torch.arange(23).cuda(), 5, order)
+    for (x, y), (x_gpu, y_gpu) in zip(here, there, strict=True):
+        assert x_gpu.is_cuda and x_gpu.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(y, y_gpu.cpu())
+        torch.testing.assert_close(x, x_gpu.cpu(), rtol=0, atol=5e-7)
+
+
+def test_batches_of_a_part_of_the_images():
+    pixels = torch.randint(0, 256, (10, 3, 4, 4), dtype=torch.uint8)
+    visited = [y.tolist() for _, y in batches(pixels, torch.arange(10), 2, torch.tensor([7, 1, 7]))]
+    assert visited == [[7, 1], [7]]

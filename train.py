@@ -1,0 +1,385 @@
+"""Pre-train at a fixed learning rate: stage one of "Where Do Large Learning Rates Lead Us?" (arXiv 2410.22113).
+
+This file owns the training loop, and the training of every network; finetune.py and swa.py import them.
+"""
+
+import functools
+import os
+import time
+
+import torch
+from torch.nn import functional as F
+
+import models
+from data import images, ticks
+from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
+from data.runs import RUNNING, SERIES, OpenRun, Run
+from data.seeds import generator
+from models import batchnorm, evaluation, mlp, sphere
+
+TICKS = "ticks"
+STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
+REESTIMATION_BATCH = 128
+EVALUATION_BATCH = 500  # images; large enough to be efficient, small enough for a processor's cache
+
+
+class ImageTraining:
+    """A scale-invariant image network on an image set. It has one member, and a step is one epoch.
+
+    settings: model, width, batch_size, rho, first_step (epochs of earlier stages, which data order goes on from).
+    """
+
+    unit = "epoch"
+
+    def __init__(self, settings, members, device, image_set):
+        [member] = members
+        self.lr, self.seed = member["lrs"][-1], member["seed"]
+        self.settings, self.data = settings, image_set
+        init_seed = generator("init", self.seed).initial_seed()
+        network = models.build(settings["model"], settings["width"], len(image_set.classes), init_seed)
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self.weights, self.gradient = sphere.flatten(models.trained_parameters(self.network))
+        sphere.project_(self.weights, settings["rho"])
+        self.forward = torch.compile(self.network, dynamic=False) if settings["compile"] else self.network
+
+    def advance(self, step, until):
+        """Train from a step to a later one. Returns train loss and accuracy as met on the way, [members] each."""
+        rho, first_step, size = self.settings["rho"], self.settings["first_step"], len(self.data.train_labels)
+        totals = torch.zeros(2, device=self.weights.device)
+        self.network.train()
+        for epoch in range(first_step + step, first_step + until):
+            for x, y in self._train_batches(images.epoch_order(self.seed, epoch, size)):
+                self.gradient.zero_()
+                logits = self.forward(x)
+                F.cross_entropy(logits, y).backward()
+                sphere.projected_step_(self.weights, self.gradient, self.lr, rho)
+                totals += evaluation.loss_and_correct(logits, y)
+        loss, accuracy = (totals / (size * (until - step))).tolist()
+        return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
+
+    def evaluate(self):
+        """Test loss and accuracy with the running batch-norm statistics."""
+        self.network.eval()
+        test = images.batches(self.data.test_images, self.data.test_labels, EVALUATION_BATCH)
+        loss, accuracy = evaluation.evaluate(self.forward, test)
+        return {"test_loss": torch.tensor([loss]), "test_accuracy": torch.tensor([accuracy])}
+
+    def evaluate_train(self):
+        """Train loss and accuracy without training, with batch statistics as in advance()."""
+        loss, accuracy = evaluation.evaluate_with_batch_statistics(self.network, self._train_batches())
+        return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
+
+    def _train_batches(self, order=None):
+        return images.batches(self.data.train_images, self.data.train_labels, self.settings["batch_size"], order)
+
+    def tensors(self):
+        """Weights [1, parameters], and the rest of the network's state (running statistics, frozen classifier)."""
+        return {"weights": self.weights.clone(), "buffers": {k: v.clone() for k, v in self._buffers().items()}}
+
+    def load(self, tensors):
+        """Put what tensors() gave in place."""
+        self.weights.copy_(tensors["weights"])
+        for name, buffer in self._buffers().items():
+            buffer.copy_(tensors["buffers"][name])
+
+    def load_average(self, weights):
+        """Put averaged weights in place, which trained statistics do not fit: re-estimate those (paper, appendix A)."""
+        self.weights.copy_(weights)
+        train = images.batches(self.data.train_images, self.data.train_labels, REESTIMATION_BATCH)
+        batchnorm.reestimate(self.network, train)
+
+    def _buffers(self):
+        trained = {name for name, parameter in self.network.named_parameters() if parameter.requires_grad}
+        return {name: tensor for name, tensor in self.network.state_dict().items() if name not in trained}
+
+
+class TickTraining:
+    """The MLPs of the synthetic study on ticks, all members in one program. A step is one SGD iteration.
+
+    settings: batch_size, rho, first_step (iterations of earlier stages). members: {"lrs", "seed", "data_seed"}, those
+    with the same pair of seeds (a group) side by side and equally many; the last of lrs is in use.
+    """
+
+    unit = "iteration"
+
+    def __init__(self, settings, members, device):
+        groups = list(dict.fromkeys((member["data_seed"], member["seed"]) for member in members))
+        sets = {data_seed: ticks.tick_sets(data_seed) for data_seed, _ in groups}
+        train_inputs, train_labels, test_inputs, test_labels = (
+            torch.stack(tensors).to(device) for tensors in zip(*(sets[data_seed] for data_seed, _ in groups))
+        )
+        self.train_set, self.test_set = (train_inputs, train_labels), (test_inputs, test_labels)
+        self.seeds = [seed for _, seed in groups]
+        self.first_step, self.batch_size = settings["first_step"], settings["batch_size"]
+        weights = torch.stack([mlp.initial_weights(member["seed"]) for member in members]).to(device)
+        self.frozen = torch.stack([mlp.frozen_layer(data_seed) for data_seed, _ in groups]).to(device)
+        learning_rates = torch.tensor([member["lrs"][-1] for member in members], device=device)
+        self.trainer = mlp.MlpTrainer(weights, self.frozen, learning_rates, self.batch_size, settings["rho"])
+
+    @property
+    def weights(self):
+        return self.trainer.weights
+
+    def advance(self, step, until):
+        """Train from a step to a later one. Returns train loss and accuracy over the training set, [members] each."""
+        per_pass = ticks.TRAIN_SIZE // self.batch_size
+        now, until = self.first_step + step, self.first_step + until
+        while now < until:
+            pass_index, position = divmod(now, per_pass)
+            inputs, labels = ticks.minibatches(*self.train_set, self.seeds, pass_index, self.batch_size)
+            stop = min(per_pass, position + until - now)
+            for x, y in zip(inputs[position:stop], labels[position:stop]):
+                self.trainer.step(x, y)
+            now += stop - position
+        return self.evaluate_train()
+
+    def evaluate(self):
+        """Test loss and accuracy."""
+        loss, accuracy = mlp.evaluate(self.weights, self.frozen, *self.test_set)
+        return {"test_loss": loss.cpu(), "test_accuracy": accuracy.cpu()}
+
+    def evaluate_train(self):
+        """Loss and accuracy over the training set."""
+        loss, accuracy = mlp.evaluate(self.weights, self.frozen, *self.train_set)
+        return {"train_loss": loss.cpu(), "train_accuracy": accuracy.cpu()}
+
+    def tensors(self):
+        """Weights [members, 2048] and the frozen last layers [groups, 32]."""
+        return {"weights": self.weights, "buffers": {"frozen": self.frozen}}
+
+    def load(self, tensors):
+        """Put what tensors() gave in place."""
+        self.load_average(tensors["weights"])
+        self.frozen.copy_(tensors["buffers"]["frozen"])
+
+    def load_average(self, weights):
+        """Put averaged weights in place, of any norm; layer norm has no statistics to re-estimate."""
+        self.trainer.weights = weights
+
+
+def train(run, task, start, checkpoint_seconds, averages=None):
+    """The training loop of every stage: train to each logged step, measure, record; resumes where the folder stands.
+
+    run: OpenRun. task: ImageTraining or TickTraining. start: tensors to begin a new run with, as task.tensors() gives
+    them, or None for the task's initialisation. averages: an object with add(step, weights) and a dictionary `sums`
+    of tensors, which becomes part of the checkpoint (see swa.py).
+    Returns the metrics, on disk like the last checkpoint, their status still `running`: see OpenRun.finish().
+    """
+    steps, log_every, keep = (run.settings[name] for name in ("steps", "log_every", "keep"))
+    resumed = run.resume()
+    if resumed is None:
+        if start is not None:
+            task.load(start)
+        metrics = {"status": RUNNING, "unit": task.unit, "diverged_at": [None] * len(task.weights)}
+        metrics |= {name: [] for name in SERIES}
+        checkpoint = record(0, task.evaluate_train(), task, metrics, run, keep, averages)
+    else:
+        checkpoint, metrics = resumed
+        task.load(checkpoint)
+        if averages is not None:
+            averages.sums = checkpoint["averages"]
+    stops = sorted({*range(log_every, steps, log_every), *keep, steps})
+    saved_at = time.monotonic()
+    try:
+        with Progress(str(run.path), steps, task.unit, checkpoint["step"]) as progress:
+            for stop in stops:
+                if stop <= checkpoint["step"] or None not in metrics["diverged_at"]:
+                    continue
+                train_metrics = task.advance(checkpoint["step"], stop)
+                checkpoint = record(stop, train_metrics, task, metrics, run, keep, averages)
+                progress.update(stop, summary(metrics))
+                if time.monotonic() - saved_at >= checkpoint_seconds:
+                    run.save(metrics, checkpoint)
+                    saved_at = time.monotonic()
+    finally:  # also when interrupted: the checkpoint is that of the last logged step
+        run.save(metrics, checkpoint)
+    return metrics
+
+
+def record(step, train_metrics, task, metrics, run, keep, averages):
+    """Measure and append to metrics at a logged step; returns the checkpoint of that step."""
+    measured = {**train_metrics, **task.evaluate()}
+    finite = torch.isfinite(task.weights).all(dim=1).cpu() & torch.isfinite(measured["train_loss"])
+    metrics["diverged_at"] = [
+        step if earlier is None and not is_finite else earlier
+        for earlier, is_finite in zip(metrics["diverged_at"], finite.tolist())
+    ]
+    metrics["step"].append(step)
+    for name, values in measured.items():
+        metrics[name].append(values)
+    checkpoint = {"step": step, **task.tensors()}
+    if averages is not None:
+        averages.add(step, task.weights)
+        checkpoint["averages"] = {name: total.clone() for name, total in averages.sums.items()}
+    if step in keep:
+        run.keep(f"step-{step}", checkpoint)
+    return checkpoint
+
+
+def summary(metrics):
+    """The latest measurement as a short text: means over the members that have not diverged."""
+    alive = [diverged is None for diverged in metrics["diverged_at"]]
+    latest = {name: metrics[name][-1][alive].mean().item() for name in SERIES if name != "step"}
+    diverged = f", {alive.count(False)} diverged" if False in alive else ""
+    return (
+        f"train loss {latest['train_loss']:.4g}, train accuracy {100 * latest['train_accuracy']:.2f} %, "
+        f"test accuracy {100 * latest['test_accuracy']:.2f} %{diverged}"
+    )
+
+
+def make_task(config, device):
+    """The training task that a config describes. Raises BadInput where its data are missing or not the same."""
+    settings, members = config["settings"], config["members"]
+    if settings["data"] == TICKS:
+        return TickTraining(settings, members, device)
+    image_set = load_images(config["data_file"], device)
+    if image_set.digest != settings["digest"]:
+        raise BadInput(f"{config['data_file']}: holds other data than the run's {settings['data']}; give --data-file")
+    return ImageTraining(settings, members, device, image_set)
+
+
+@functools.cache
+def load_images(path, device):
+    return images.load_image_set(path, device)
+
+
+def finished_runs(paths):
+    """Runs to continue, all checked before the first is. Raises BadInput for one that is not complete."""
+    runs = [Run(path) for path in paths]
+    for parent in runs:
+        if not parent.complete:
+            raise BadInput(f"{parent.path}: is not complete; finish it first by the command that began it")
+    return runs
+
+
+def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file):
+    """The config of a run at `path` that continues `parent` (a Run) from one of its steps, lrs appended to its own."""
+    settings = parent.settings | {
+        "first_step": parent.settings["first_step"] + step,
+        "steps": steps,
+        "log_every": log_every,
+        "keep": [],
+    }
+    return {
+        "stage": stage,
+        "settings": settings,
+        "members": [{**member, "lrs": member["lrs"] + lrs} for member in parent.members],
+        "parent": {"run": os.path.relpath(parent.path, path), "step": step},
+        "data_file": data_file or parent.config["data_file"],
+    }
+
+
+def device_of(name):
+    """The torch device of --device; `auto` takes the GPU where there is one. Raises BadInput."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput(f"--device {name}: no CUDA GPU is seen here; use --device cpu")
+    return torch.device(name)
+
+
+def add_continuing_arguments(parser):
+    """Arguments of the stages that continue finished runs."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of complete runs")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the new run folders")
+    parser.add_argument("--data-file", help="image set, where it is no longer where the run had it")
+    add_execution_arguments(parser)
+
+
+def add_execution_arguments(parser):
+    """Arguments of every stage that do not change its results."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=60, help="seconds between checkpoints; 0 for one at every logged step"
+    )
+
+
+
+
+def main():
+    parser = Parser(
+        description="Pre-train a scale-invariant network at a fixed effective learning rate.",
+        example="python train.py --data datasets/cifar10.pt --model si-resnet18 --lr 1e-3 --steps 200 --out runs/plr1e-3",
+    )
+    parser.add_argument("--out", required=True, help="run folder; the same command again resumes it")
+    parser.add_argument("--data", required=True, help=f"`{TICKS}`, or an image set prepared by python -m data")
+    parser.add_argument("--model", choices=models.IMAGE_NETWORKS, help="network for an image set; ticks have their MLP")
+    parser.add_argument("--width", type=positive_int, help="width of an image network (default: 32)")
+    parser.add_argument("--lr", nargs="+", type=positive_float, required=True, help="effective learning rates (PLR)")
+    parser.add_argument("--seed", nargs="+", type=natural, default=[1], help="of the initial point and the data order")
+    parser.add_argument("--data-seed", nargs="+", type=natural, help="of the ticks and their frozen layer (default: 1)")
+    parser.add_argument("--steps", type=positive_int, required=True, help=STEPS_HELP)
+    parser.add_argument("--batch-size", type=positive_int, help="samples (default: 128 for an image set, 16 for ticks)")
+    parser.add_argument("--rho", type=positive_float, help="radius of the sphere (default: the paper's for the network)")
+    parser.add_argument("--compile", action="store_true", help="compile an image network (torch.compile): starts slower, runs faster")
+    parser.add_argument("--log-every", type=positive_int, help="steps between measurements (default: 1 epoch, 1000 iterations)")
+    parser.add_argument("--keep", nargs="+", type=natural, default=[], help="steps whose weights stay on disk")
+    add_execution_arguments(parser)
+    args = parser.parse_args()
+
+    device = device_of(args.device)
+    config = describe_ticks(args) if args.data == TICKS else describe_images(args, device)
+    with OpenRun(args.out, config, device) as run:
+        if not run.complete:
+            task = make_task(run.config, device)
+            run.finish(train(run, task, None, args.checkpoint_seconds))
+        print(f"{run.path}: complete")
+
+
+def describe_ticks(args):
+    """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
+    unwanted = [name for name in ("model", "width") if getattr(args, name) is not None]
+    if unwanted:
+        raise BadInput(f"--{unwanted[0]}: ticks are learned by the one MLP of the paper; leave it out")
+    members = [
+        {"lrs": [lr], "seed": seed, "data_seed": data_seed}
+        for data_seed in args.data_seed or [1]
+        for seed in args.seed
+        for lr in args.lr
+    ]
+    settings = {"data": TICKS, "model": "si-mlp", "batch_size": args.batch_size or 16, "rho": args.rho or mlp.RHO}
+    return describe_pretraining(args, settings, members, log_every=args.log_every or 1000)
+
+
+def describe_images(args, device):
+    """The config of a pre-training on an image set: one member."""
+    if args.model is None:
+        raise BadInput(f"--model: name the network for an image set: {', '.join(models.IMAGE_NETWORKS)}")
+    if args.data_seed is not None:
+        raise BadInput("--data-seed: only ticks are drawn by a seed; leave it out")
+    if len(args.lr) > 1 or len(args.seed) > 1:
+        raise BadInput(
+            f"{args.model} trains one learning rate and seed per folder; loop over them: for lr in "
+            f"{' '.join(f'{lr:g}' for lr in args.lr)}; do for seed in {' '.join(map(str, args.seed))}; do "
+            f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
+        )
+    image_set = load_images(args.data, device)
+    settings = {
+        "data": image_set.name,
+        "digest": image_set.digest,
+        "model": args.model,
+        "width": args.width or 32,
+        "batch_size": args.batch_size or 128,
+        "rho": args.rho or models.IMAGE_NETWORKS[args.model].rho,
+        "compile": args.compile,
+    }
+    members = [{"lrs": args.lr, "seed": args.seed[0]}]
+    return describe_pretraining(args, settings, members, log_every=args.log_every or 1)
+
+
+def describe_pretraining(args, settings, members, log_every):
+    beyond = [step for step in args.keep if step > args.steps]
+    if beyond:
+        raise BadInput(f"--keep {beyond[0]}: lies beyond --steps {args.steps}")
+    length = {"first_step": 0, "steps": args.steps, "log_every": log_every, "keep": sorted(set(args.keep))}
+    return {
+        "stage": "pretrain",
+        "settings": settings | length,
+        "members": members,
+        "parent": None,
+        "data_file": None if args.data == TICKS else args.data,
+    }
+
+
+if __name__ == "__main__":
+    run(main)
