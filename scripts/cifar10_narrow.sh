@@ -9,8 +9,8 @@
 # OUT: folder for the run folders. JOBS (environment): processes at once, one thread each (default: all cores).
 set -euo pipefail
 [ $# -eq 2 ] || { echo "usage: bash scripts/cifar10_narrow.sh DATA OUT" >&2; exit 2; }
-data=$(realpath -m --relative-to "$(dirname "$0")/.." "$1")
-out=$(realpath -m --relative-to "$(dirname "$0")/.." "$2")
+data=$(realpath -sm --relative-to "$(dirname "$0")/.." "$1")
+out=$(realpath -sm --relative-to "$(dirname "$0")/.." "$2")
 source "$(dirname "$0")/setup.sh"
 
 plrs=(1e-4 2e-4 3e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1)
