@@ -273,9 +273,13 @@ def device_of(name):
     """The torch device of --device; `auto` takes the GPU where there is one. Raises BadInput."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise BadInput(f"--device {name}: no CUDA GPU is seen here; use --device cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadInput(f"--device {name}: is no device; use cpu, cuda, cuda:N or auto") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
+    return device
 
 
 def add_continuing_arguments(parser):
@@ -331,13 +335,15 @@ def describe_ticks(args):
     unwanted = [name for name in ("model", "width") if getattr(args, name) is not None]
     if unwanted:
         raise BadInput(f"--{unwanted[0]}: ticks are learned by the one MLP of the paper; leave it out")
+    if (args.batch_size or 0) > ticks.TRAIN_SIZE:
+        raise BadInput(f"--batch-size {args.batch_size}: there are only {ticks.TRAIN_SIZE} training samples")
     members = [
         {"lrs": [lr], "seed": seed, "data_seed": data_seed}
-        for data_seed in args.data_seed or [1]
-        for seed in args.seed
+        for data_seed in dict.fromkeys(args.data_seed or [1])
+        for seed in dict.fromkeys(args.seed)
         for lr in args.lr
     ]
-    settings = {"data": TICKS, "model": "si-mlp", "batch_size": args.batch_size or 16, "rho": args.rho or mlp.RHO}
+    settings = {"data": TICKS, "model": "si-mlp", "batch_size": args.batch_size or 16, "rho": args.rho or 1.0}
     return describe_pretraining(args, settings, members, log_every=args.log_every or 1000)
 
 
@@ -357,6 +363,7 @@ def describe_images(args, device):
     settings = {
         "data": image_set.name,
         "digest": image_set.digest,
+        "classes": len(image_set.classes),
         "model": args.model,
         "width": args.width or 32,
         "batch_size": args.batch_size or 128,

@@ -15,14 +15,18 @@ def write_atomically(path, write):
 
     A reader, or a process that resumes after a kill at any moment, sees the old file or the new one, never a part.
     The temporary name is fixed, so that a killed process leaves at most one such file, which the next one replaces.
+    Raises BadInput where the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save hides the system's own error behind one of its kind
+        raise BadInput(f"{path}: cannot be written ({error.__context__ or error}); make room there, then run again")
 
 
 def write_tensors(path, content):

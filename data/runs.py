@@ -32,11 +32,14 @@ SERIES = ("step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 def describe_execution(device):
     """What config.json records about this execution: argv, git commit (null outside a checkout), versions, device."""
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "HEAD"], cwd=here, capture_output=True, text=True)
+    try:
+        command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+        commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:  # git is not installed
+        commit = ""
     return {
         "argv": sys.argv,
-        "git_commit": commit.stdout.strip() or None,
+        "git_commit": commit or None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
     }
@@ -52,10 +55,12 @@ class Run:
         self.path = Path(path)
         if not (self.path / "config.json").is_file():
             raise BadInput(f"{path}: is not a run folder (no config.json in it)")
-        self.config = read_json(self.path / "config.json")
+        self.config = _read(self.path / "config.json", IDENTITY)
         self.members = self.config["members"]
         self.settings = self.config["settings"]
-        self.metrics = read_json(self.path / "metrics.json") if (self.path / "metrics.json").exists() else {}
+        self.metrics = {}
+        if (self.path / "metrics.json").exists():
+            self.metrics = _read(self.path / "metrics.json", ("status", "diverged_at", *SERIES))
 
     @property
     def complete(self):
@@ -111,19 +116,29 @@ class OpenRun(Run):
 
     path: the folder, made if missing. config: a dictionary with the keys of IDENTITY; what tells of this execution
     is added to it when the folder is new.
-    Raises Refused where another live process holds the folder, or it was made with another config.
+    Raises Refused where another live process holds the folder, or it was made with another config, and BadInput
+    where the folder cannot be made or holds other things.
     """
 
     def __init__(self, path, config, device):
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise BadInput(f"{path}: is a file; name a folder for the run")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be made a folder ({error.strerror}); name another one") from None
+        names = {file.name for file in path.iterdir()}
+        strangers = sorted(name for name in names - {"lock"} if not name.startswith("."))
+        if strangers and "config.json" not in names:
+            raise BadInput(f"{path}: is not a run folder, yet it holds {strangers[0]}; name a new or empty folder")
         self.lock = hold(path)
+        try:
+            self._open(path, config, device)
+        except BaseException:
+            os.close(self.lock)
+            raise
+
+    def _open(self, path, config, device):
         if not (path / "config.json").exists():
-            strangers = [file.name for file in path.iterdir() if file.name != "lock" and not file.name.startswith(".")]
-            if strangers:
-                raise BadInput(f"{path}: is not a run folder, yet it holds {strangers[0]}; name a new or empty folder")
             write_json(path / "config.json", {**config, **describe_execution(device)})
         super().__init__(path)
         differences = _differences({key: self.config[key] for key in IDENTITY}, {key: config[key] for key in IDENTITY})
@@ -137,6 +152,8 @@ class OpenRun(Run):
         """(checkpoint, metrics trimmed to it) to go on from, or None for a new run."""
         if not (self.path / "checkpoint.pt").exists():
             return None
+        if not self.metrics:
+            raise BadInput(f"{self.path}: has a checkpoint.pt but no metrics.json; remove the folder and run again")
         checkpoint = self.weights()
         logged = sum(step <= checkpoint["step"] for step in self.metrics["step"])
         metrics = {key: value[:logged] if key in SERIES else value for key, value in self.metrics.items()}
@@ -181,6 +198,15 @@ def hold(path):
         os.close(descriptor)
         raise Refused(f"{path}: another process is working on it; wait for it or stop it") from None
     return descriptor
+
+
+def _read(path, keys):
+    """A JSON file that must hold a dictionary with these keys. Raises BadInput."""
+    content = read_json(path)
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise BadInput(f"{path}: has no `{missing[0]}` in it; restore it or remove the folder and run again")
+    return content
 
 
 def _differences(old, new, prefix=""):

@@ -111,19 +111,19 @@ def _samples(size, informative_features, random):
     return points.flatten(1), labels
 
 
-def minibatches(inputs, labels, seeds, pass_index):
+def minibatches(inputs, labels, seeds, pass_index, batch_size=BATCH_SIZE):
     """The minibatches of one pass over the training sets, all runs side by side.
 
     inputs [runs, samples, 32], labels [runs, samples]: the training set of each run.
     seeds: the training seed of each run.
-    Returns inputs [iterations, runs, 16, 32] and labels [iterations, runs, 16], on the device of the inputs.
-    Samples that do not fill a batch are left out. The order is a pure function of (seed, pass_index), so that
-    any pass can be replayed alone.
+    Returns inputs [iterations, runs, batch_size, 32] and labels [iterations, runs, batch_size], on the device
+    of the inputs. Samples that do not fill a batch are left out. The order is a pure function of
+    (seed, pass_index), so that any pass can be replayed alone.
     """
     runs, samples, _ = inputs.shape
-    iterations = samples // BATCH_SIZE
+    iterations = samples // batch_size
     orders = torch.stack([_order(seed, pass_index, samples) for seed in seeds])
-    chosen = orders[:, : iterations * BATCH_SIZE].view(runs, iterations, BATCH_SIZE).transpose(0, 1)
+    chosen = orders[:, : iterations * batch_size].view(runs, iterations, batch_size).transpose(0, 1)
     chosen = chosen.to(inputs.device)
     run = torch.arange(runs, device=inputs.device)[:, None]
     return inputs[run, chosen], labels[run, chosen]

@@ -15,6 +15,8 @@ def reestimate(network, batches):
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()  # not-a-numbers would stay even at momentum 1
     network.train()
     seen = 0
     for inputs, _ in batches:

@@ -66,6 +66,10 @@ class MlpTrainer:
         """A copy of the weights, [members, 2048]."""
         return self.layers.transpose(0, 1).reshape(-1, WEIGHTS)
 
+    @weights.setter
+    def weights(self, weights):
+        self.layers.copy_(_matrices(weights))
+
     @torch.no_grad()
     def step(self, inputs, labels):
         """One step w <- rho * (w - lr*rho^2*g) / |w - lr*rho^2*g| of every member.
@@ -97,7 +101,7 @@ class MlpTrainer:
 
 
 def _matrices(weights):
-    """A copy of weights [members, 2048] as [2, members, 32, 32]: a group's first matrices are one tall one."""
+    """A copy of weights [members, 2048] as [2, members, 32, 32], all first ones in a row."""
     layers = weights.reshape(-1, 2, WIDTH, WIDTH).transpose(0, 1)
     return layers.clone(memory_format=torch.contiguous_format)
 

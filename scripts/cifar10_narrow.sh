@@ -5,7 +5,7 @@
 #   bash scripts/cifar10_narrow.sh DATA OUT
 #
 # DATA: a prepared set of 256 training images per class, so that batches of 64 fill an epoch exactly, for example
-#   python -m data folder --source cifar10-images --train-per-class 256 --out datasets/cifar10-2560.pt
+#   python -m data folder --source DIR --train-per-class 256 --test-per-class 500 --out datasets/cifar10-small.pt
 # OUT: folder for the run folders. JOBS (environment): processes at once, one thread each (default: all cores).
 set -euo pipefail
 [ $# -eq 2 ] || { echo "usage: bash scripts/cifar10_narrow.sh DATA OUT" >&2; exit 2; }
@@ -13,7 +13,7 @@ data=$(realpath -sm --relative-to "$(dirname "$0")/.." "$1")
 out=$(realpath -sm --relative-to "$(dirname "$0")/.." "$2")
 source "$(dirname "$0")/setup.sh"
 
-plrs=(1e-4 2e-4 3e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1)
+plrs=(1e-4 2e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1)
 side_by_side() { xargs -P "$JOBS" -L 1 "$@"; }
 
 # Every learning rate has its own seed, and so its own initial point and classifier, as in the paper.
@@ -23,5 +23,5 @@ done | side_by_side python train.py --data "$data" --model si-convnet --width 8 
 
 for plr in "${plrs[@]}"; do
     echo "swa.py $out/pretrain/plr$plr --windows 2 5 10 --out $out/swa"
-    echo "finetune.py $out/pretrain/plr$plr --lr 1e-4 2e-4 5e-4 --steps 80 --log-every 5 --out $out/finetune"
+    echo "finetune.py $out/pretrain/plr$plr --lr 1e-4 2e-4 5e-4 --steps 60 --log-every 10 --out $out/finetune"
 done | side_by_side python
