@@ -31,8 +31,9 @@ class WindowAverages:
         position = step // self.spacing
         for window in self.windows:
             first = 0 if self.anchor == "start" else max(self.windows) - window
-            if first <= position < first + window:
-                self.sums[window] = self.sums.get(window, 0) + weights
+            if position < first + window:
+                # Before its window a diverged member counts too, for it has no average: 0 * NaN = NaN.
+                self.sums[window] = self.sums.get(window, 0) + (weights if position >= first else 0 * weights)
 
     def mean(self, window):
         """The average of a window whose weights have all been added, [members, parameters]."""
@@ -66,9 +67,10 @@ def average(parent, path, args, device):
     length = (windows[-1] - 1) * args.spacing
     step = args.from_step
     if step is None:
-        step = parent.last_step if args.anchor == "start" else parent.last_step - length
-    if step < 0:
-        raise BadInput(f"{parent.path}: is too short for windows that reach back {length} steps; ask for smaller ones")
+        step = parent.settings["steps"] - (length if args.anchor == "end" else 0)
+        if step < 0:
+            raise BadInput(f"{parent.path}: is too short for windows that reach back {length} steps; ask for less")
+        step = min(step, parent.last_step)  # diverged before
     config = describe_child("swa", parent, path, step, [], length, args.spacing, args.data_file)
     config["settings"] |= {"windows": windows, "spacing": args.spacing, "anchor": args.anchor}
     with OpenRun(path, config, device) as run:

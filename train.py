@@ -111,8 +111,11 @@ class TickTraining:
         self.train_set, self.test_set = (train_inputs, train_labels), (test_inputs, test_labels)
         self.seeds = [seed for _, seed in groups]
         self.first_step, self.batch_size = settings["first_step"], settings["batch_size"]
-        weights = torch.stack([mlp.initial_weights(member["seed"]) for member in members]).to(device)
-        self.frozen = torch.stack([mlp.frozen_layer(data_seed) for data_seed, _ in groups]).to(device)
+        # The initial point depends on the training seed alone and the frozen layer on the data seed alone.
+        points = [mlp.initial_weights(generator("initial-weights", member["seed"])) for member in members]
+        weights = settings["rho"] * torch.stack(points).to(device)
+        frozen = [mlp.frozen_layer(generator("frozen-layer", data_seed)) for data_seed, _ in groups]
+        self.frozen = torch.stack(frozen).to(device)
         learning_rates = torch.tensor([member["lrs"][-1] for member in members], device=device)
         self.trainer = mlp.MlpTrainer(weights, self.frozen, learning_rates, self.batch_size, settings["rho"])
 
@@ -253,7 +256,16 @@ def finished_runs(paths):
 
 
 def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file):
-    """The config of a run at `path` that continues `parent` (a Run) from one of its steps, lrs appended to its own."""
+    """The config of a run at `path` that continues `parent` (a Run) from one of its steps, lrs appended to its own.
+
+    Raises BadInput, before anything is written, where the parent has not kept that step.
+    """
+    kept = sorted({kept for kept in parent.settings["keep"] if kept < parent.last_step} | {parent.last_step})
+    if step not in kept:
+        raise BadInput(
+            f"{parent.path}: has no weights of step {step}, only of {', '.join(map(str, kept))}; "
+            f"more are kept by train.py --keep"
+        )
     settings = parent.settings | {
         "first_step": parent.settings["first_step"] + step,
         "steps": steps,
@@ -343,7 +355,7 @@ def describe_ticks(args):
         for seed in dict.fromkeys(args.seed)
         for lr in args.lr
     ]
-    settings = {"data": TICKS, "model": "si-mlp", "batch_size": args.batch_size or 16, "rho": args.rho or 1.0}
+    settings = {"data": TICKS, "classes": 2, "model": "si-mlp", "batch_size": args.batch_size or 16, "rho": args.rho or 1.0}
     return describe_pretraining(args, settings, members, log_every=args.log_every or 1000)
 
 

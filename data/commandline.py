@@ -18,18 +18,26 @@ class Refused(Exception):
     """A run folder that is held by another process or was made with other settings. One line; exit code 3."""
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not that there is none."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors, defaults shown in the help, and presets: `@file` reads arguments from a file.
 
     A preset holds arguments as one would type them in a shell, on any number of lines, `#` starting a comment.
     """
 
-    def __init__(self, description, example):
+    def __init__(self, description=None, example=None, **subparser_options):
         super().__init__(
             description=description,
-            epilog=f"example: {example}",
+            epilog=example and f"example: {example}",
             fromfile_prefix_chars="@",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
+            **subparser_options,
         )
 
     def convert_arg_line_to_args(self, line):
@@ -66,7 +74,7 @@ def natural(text):
 def lr_name(lr):
     """A learning rate as it stands in the names of folders: 1e-4, 3.162278e-5."""
     mantissa, exponent = f"{lr:.6e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{float(mantissa):.7g}e{int(exponent)}"
 
 
 class Progress:

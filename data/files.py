@@ -25,8 +25,11 @@ def write_atomically(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save hides the system's own error behind one of its kind
-        raise BadInput(f"{path}: cannot be written ({error.__context__ or error}); make room there, then run again")
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides the system's own error
+        if not isinstance(cause, OSError):
+            raise
+        raise BadInput(f"{path}: cannot be written ({cause.strerror}); make room there, then run again") from None
 
 
 def write_tensors(path, content):

@@ -100,7 +100,10 @@ class Run:
         return read_json(path) if path.exists() else None
 
     def write_measurement(self, name, content):
+        """Write a measurement beside the run. Raises Refused while another process holds the folder."""
+        lock = hold(self.path)
         write_json(self.path / f"{name}.json", content)
+        os.close(lock)
 
 
 def find_runs(folder):

@@ -5,7 +5,7 @@
 No biases, no affine layer norm. The two 32x32 matrices are trained on the sphere; the last layer is frozen.
 Source: paper, synthetic example (figures 4, 5 and 15 to 17).
 
-    initial_weights(seed) -> [2048]           frozen_layer(data_seed) -> [32]
+    initial_weights(random) -> [2048]         frozen_layer(random) -> [32]
     logits(weights, frozen, inputs) -> [members, points]
     evaluate(weights, frozen, inputs, labels) -> mean loss [members], accuracy [members] as a fraction
     trainer = MlpTrainer(weights, frozen, learning_rates, batch=16, rho=1.0)
@@ -21,23 +21,21 @@ then need no transposed copies, and layer norm's sums over hidden units run alon
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from data.seeds import generator
-
 WIDTH = 32
 WEIGHTS = 2 * WIDTH * WIDTH
 FROZEN_NORM = 10.0
 LAYER_NORM_EPSILON = 1e-7
 
 
-def initial_weights(seed):
-    """A random point [2048] on the unit sphere, the same for all learning rates of a training seed."""
-    weights = torch.randn(WEIGHTS, generator=generator("initial-weights", seed))
+def initial_weights(random):
+    """A random point [2048] on the unit sphere, drawn with the torch.Generator `random`."""
+    weights = torch.randn(WEIGHTS, generator=random)
     return weights / weights.norm()
 
 
-def frozen_layer(data_seed):
-    """The last layer [32] of a data seed: PyTorch's default (uniform), rescaled to norm 10."""
-    layer = 2 * torch.rand(WIDTH, generator=generator("frozen-layer", data_seed)) - 1
+def frozen_layer(random):
+    """A last layer [32], drawn with the torch.Generator `random`: PyTorch's default (uniform), rescaled to norm 10."""
+    layer = 2 * torch.rand(WIDTH, generator=random) - 1
     return layer * (FROZEN_NORM / layer.norm())
 
 

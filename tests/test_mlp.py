@@ -4,19 +4,21 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from data.seeds import generator
 from data.ticks import minibatches, tick_sets
-from models.mlp import MlpTrainer, evaluate, frozen_layer, initial_weights, logits
+from models import mlp
+from models.mlp import MlpTrainer, evaluate, logits
 
 GROUPS = [(1, 1), (1, 2), (2, 1)]  # data seed, training seed
 SEEDS = [seed for _, seed in GROUPS]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def initial_weights(seed):
+    return mlp.initial_weights(generator("initial-weights", seed))
+
+
+def frozen_layer(data_seed):
+    return mlp.frozen_layer(generator("frozen-layer", data_seed))
 
 
 @pytest.fixture(scope="module")
