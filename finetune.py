@@ -37,7 +37,7 @@ def finetune(parent, path, lr, args, device):
     config = describe_child("finetune", parent, path, step, [lr], args.steps, log_every, args.data_file)
     with OpenRun(path, config, device) as run:
         if not run.complete:
-            task = make_task(run.config | {"data_file": config["data_file"]}, device)
+            task = make_task(config, device)
             run.finish(train(run, task, parent.weights_at(step), args.checkpoint_seconds))
         print(f"{run.path}: complete")
 

@@ -75,7 +75,7 @@ def average(parent, path, args, device):
     config["settings"] |= {"windows": windows, "spacing": args.spacing, "anchor": args.anchor}
     with OpenRun(path, config, device) as run:
         if not run.complete:
-            task = make_task(run.config | {"data_file": config["data_file"]}, device)
+            task = make_task(config, device)
             averages = WindowAverages(windows, args.spacing, args.anchor)
             metrics = train(run, task, parent.weights_at(step), args.checkpoint_seconds, averages)
             run.finish(metrics | {"swa": measure_averages(run, task, averages)})

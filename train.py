@@ -337,7 +337,7 @@ def main():
     config = describe_ticks(args) if args.data == TICKS else describe_images(args, device)
     with OpenRun(args.out, config, device) as run:
         if not run.complete:
-            task = make_task(run.config, device)
+            task = make_task(config, device)
             run.finish(train(run, task, None, args.checkpoint_seconds))
         print(f"{run.path}: complete")
 

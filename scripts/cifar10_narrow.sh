@@ -6,22 +6,24 @@
 #
 # DATA: a prepared set of 256 training images per class, so that batches of 64 fill an epoch exactly, for example
 #   python -m data folder --source DIR --train-per-class 256 --test-per-class 500 --out datasets/cifar10-small.pt
-# OUT: folder for the run folders. JOBS (environment): processes at once, one thread each (default: all cores).
+# OUT: folder for the run folders.
+# Environment: JOBS, processes at once, with one thread each (default: all cores); PLRS, FLRS, EPOCHS,
+# FINETUNE_EPOCHS, TRAIN_FLAGS, for another sweep (defaults: see below).
 set -euo pipefail
 [ $# -eq 2 ] || { echo "usage: bash scripts/cifar10_narrow.sh DATA OUT" >&2; exit 2; }
 data=$(realpath -sm --relative-to "$(dirname "$0")/.." "$1")
 out=$(realpath -sm --relative-to "$(dirname "$0")/.." "$2")
 source "$(dirname "$0")/setup.sh"
 
-plrs=(1e-4 2e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1)
+read -ra plrs <<< "${PLRS:-1e-4 2e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1}"
 side_by_side() { xargs -P "$JOBS" -L 1 "$@"; }
 
 # Every learning rate has its own seed, and so its own initial point and classifier, as in the paper.
 for i in "${!plrs[@]}"; do
     echo "--lr ${plrs[i]} --seed $((2000 + i)) --out $out/pretrain/plr${plrs[i]}"
-done | side_by_side python train.py --data "$data" --model si-convnet --width 8 --batch-size 64 --steps 120 --log-every 2 --compile
+done | side_by_side python train.py --data "$data" --model si-convnet --width 8 --batch-size 64 --steps "${EPOCHS:-120}" --log-every 2 ${TRAIN_FLAGS---compile}
 
 for plr in "${plrs[@]}"; do
     echo "swa.py $out/pretrain/plr$plr --windows 2 5 10 --out $out/swa"
-    echo "finetune.py $out/pretrain/plr$plr --lr 1e-4 2e-4 5e-4 --steps 60 --log-every 10 --out $out/finetune"
+    echo "finetune.py $out/pretrain/plr$plr --lr ${FLRS:-1e-4 5e-4 1.4e-3} --steps ${FINETUNE_EPOCHS:-60} --log-every 10 --out $out/finetune"
 done | side_by_side python

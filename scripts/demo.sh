@@ -5,25 +5,25 @@
 #
 #   bash scripts/demo.sh [OUT]          OUT: folder for everything it writes (default: runs/demo)
 #
-# Environment: JOBS, processes at once (default: all cores; 2 are of use); PRETRAIN_STEPS and FINETUNE_STEPS, to
-# look at shorter training (default: the paper's 40000 and 20000).
+# Environment: JOBS, processes at once (default: all cores; 2 are of use); PRETRAIN_STEPS, FINETUNE_STEPS and
+# SWA_SPACING, to look at shorter training (default: the paper's 40000, 20000 and 100).
 set -euo pipefail
 out=$(realpath -sm "${1:-$(dirname "$0")/../runs/demo}")
 source "$(dirname "$0")/setup.sh"
 out=$(realpath -sm --relative-to . "$out")
-pretrain_steps=${PRETRAIN_STEPS:-40000} finetune_steps=${FINETUNE_STEPS:-20000}
+pretrain_steps=${PRETRAIN_STEPS:-40000} finetune_steps=${FINETUNE_STEPS:-20000} swa_spacing=${SWA_SPACING:-100}
 flrs="3.1622776601683795e-05 1e-4 1e-3 7.498942093324558e-03"
 windows="2 5 10 20 50"
 
 # One folder a training seed, with the 23 learning rates of five data seeds: 115 members, which one core's cache holds.
 study_seed() {
     python train.py @scripts/ticks.args --seed "$1" --data-seed 1 2 3 4 5 --steps "$pretrain_steps" \
-        --keep $((pretrain_steps - 4900)) --out "$out/pretrain/seed$1"
+        --keep $((pretrain_steps - 49 * swa_spacing)) --out "$out/pretrain/seed$1"
     python finetune.py "$out/pretrain/seed$1" --lr $flrs --steps "$finetune_steps" --out "$out/finetune"
-    python swa.py "$out/pretrain/seed$1" --windows $windows --spacing 100 --anchor end --out "$out/swa"
+    python swa.py "$out/pretrain/seed$1" --windows $windows --spacing $swa_spacing --anchor end --out "$out/swa"
 }
 export -f study_seed
-export out pretrain_steps finetune_steps flrs windows
+export out pretrain_steps finetune_steps swa_spacing flrs windows
 echo "training 230 networks in two processes (about 3 minutes on two cores)"
 printf '%s\n' 1 2 | xargs -P "$JOBS" -I SEED bash -euc 'study_seed SEED'
 python analyze.py features "$out"

@@ -1,0 +1,309 @@
+"""analyze.py on run folders written by hand, whose boundaries and statistics are known."""
+
+import json
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+import analyze
+from data import ticks
+from data.runs import Run
+from data.seeds import generator
+from models import mlp
+
+PLRS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+EPOCHS = 20
+IMAGES = {"data": "toy", "digest": "0", "classes": 10, "model": "si-convnet", "width": 8, "batch_size": 128, "rho": 12.0}
+TICKS = {"data": "ticks", "classes": 2, "model": "si-mlp", "batch_size": 16, "rho": 1.0}
+
+
+def write_run(path, stage, members, settings, final_step=EPOCHS, status="complete", swa=None, **series):
+    """A run folder; each series is a list over members of numbers (constant in time) or of lists over time."""
+    path.mkdir(parents=True)
+    config = {"stage": stage, "members": members, "settings": settings, "parent": None, "data_file": None}
+    steps = list(range(final_step + 1))
+    metrics = {"status": status, "unit": "epoch", "diverged_at": [None] * len(members), "step": steps}
+    for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        columns = [c if isinstance(c, list) else [c] * len(steps) for c in series.get(name, [0.0] * len(members))]
+        metrics[name] = [list(row) for row in zip(*columns)]
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "metrics.json").write_text(json.dumps(metrics | ({"swa": swa} if swa else {})))
+
+
+def write_study(folder, settings=IMAGES, train=(1, 1, 0.8, 0.5, 0.1), test=(0.5, 0.6, 0.4, 0.2, 0.105), loss=(0, 0, 1, 2, 9)):
+    """One pre-training per PLR, whose initial train loss is 10, fine-tuned at two FLRs."""
+    for i, plr in enumerate(PLRS):
+        member = {"lrs": [plr], "seed": 1}
+        series = {
+            "train_accuracy": [train[i]],
+            "test_accuracy": [test[i]],
+            "train_loss": [[10] + [loss[i]] * EPOCHS],
+        }
+        write_run(folder / f"pretrain/{plr}", "pretrain", [member], settings, **series)
+    for flr, accuracies in ((1e-5, (0.5, 0.6, 0.65, 0.61, 0.3)), (1e-4, (0.58, 0.6, 0.655, 0.63, 0.4))):
+        for plr, accuracy in zip(PLRS, accuracies):
+            member = {"lrs": [plr, flr], "seed": 1}
+            write_run(folder / f"finetune/{plr}-{flr}", "finetune", [member], settings, test_accuracy=[accuracy])
+    for plr, accuracy in zip(PLRS, (0.5, 0.6, 0.62, 0.4, 0.1)):
+        swa = {"window": [2, 5], "test_accuracy": [[accuracy], [accuracy + 0.01]]}
+        name = f"swa/{plr}"
+        write_run(folder / name, "swa", [{"lrs": [plr], "seed": 1}], settings | {"windows": [2, 5]}, swa=swa)
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["analyze.py", *map(str, arguments)])
+    analyze.main()
+
+
+@pytest.fixture
+def study(tmp_path):
+    write_study(tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+# Regimes
+
+
+def test_boundaries_lie_between_the_neighbours_that_differ(study):
+    # 1e-4 and 1e-3 converge; 1e-2 gives 65 and 65.5 %, above regime 1's 60 %; at 1e-1 the FLRs differ by 2 pp; 1 is at chance.
+    assert analyze.measure_regimes(analyze.Study(study)) == {
+        "b12": {"last": 1e-3, "next": 1e-2},
+        "b2AB": {"last": 1e-2, "next": 1e-1},
+        "b23": {"last": 1e-1, "next": 1.0},
+    }
+
+
+@pytest.mark.parametrize(
+    "changes, absent",
+    [
+        ({"train": (1, 1, 1, 1, 1)}, {"b12", "b2AB"}),  # all converge
+        ({"train": (0.9, 0.9, 0.8, 0.5, 0.1)}, {"b12", "b2AB"}),  # none does
+        ({"test": (0.5, 0.6, 0.4, 0.2, 0.12)}, {"b23"}),  # none is at chance
+        ({"loss": (0, 0, 1, 2, 4)}, {"b23"}),  # accuracy at chance, yet the loss has fallen
+        ({"test": (0.1, 0.1, 0.1, 0.1, 0.1), "loss": (9, 9, 9, 9, 9)}, {"b23"}),  # all are at chance
+    ],
+)
+def test_boundaries_that_the_grid_does_not_bracket_are_absent(tmp_path, changes, absent):
+    write_study(tmp_path / "runs", **changes)
+    regimes = analyze.measure_regimes(analyze.Study(tmp_path / "runs"))
+    assert {name for name, boundary in regimes.items() if boundary is None} == absent
+
+
+def test_a_slow_small_plr_does_not_move_b12(tmp_path):
+    write_study(tmp_path / "runs", train=(0.95, 1, 0.8, 0.5, 0.1))
+    assert analyze.measure_regimes(analyze.Study(tmp_path / "runs"))["b12"] == {"last": 1e-3, "next": 1e-2}
+
+
+def test_convergence_is_judged_over_the_last_tenth(tmp_path):
+    runs = tmp_path / "runs"
+    write_study(runs)
+    for late, expected in (([1.0, 1.0], True), ([1.0, 0.99], False)):
+        path = runs / f"late{expected}"
+        member = {"lrs": [5e-3], "seed": 1}
+        loss = [[10] + [1] * EPOCHS]
+        series = {"train_accuracy": [[0.5] * (EPOCHS - 1) + late], "train_loss": loss, "test_accuracy": [0.4]}
+        write_run(path, "pretrain", [member], IMAGES, **series)
+        b12 = analyze.measure_regimes(analyze.Study(runs))["b12"]
+        assert (b12["last"] == 5e-3) is expected
+        (path / "config.json").unlink()
+
+
+def test_half_of_the_runs_must_converge(tmp_path):
+    for converged, expected in ((1, None), (2, {"last": 1e-3, "next": 1e-2})):
+        members = [{"lrs": [plr], "seed": seed} for plr in (1e-3, 1e-2) for seed in range(4)]
+        accuracy = [1.0] * converged + [0.9] * (4 - converged) + [0.5] * 4
+        folder = tmp_path / str(converged)
+        series = {"train_accuracy": accuracy, "test_accuracy": [0.5] * 8, "train_loss": [[10] + [0] * EPOCHS] * 8}
+        write_run(folder / "a", "pretrain", members, IMAGES, **series)
+        assert analyze.measure_regimes(analyze.Study(folder))["b12"] == expected
+
+
+# Figures
+
+
+def test_figure_1_has_mean_and_population_std_of_the_last_tenth(tmp_path):
+    accuracy = [0.9] * 19 + [0.2, 0.4]  # 21 logged steps, 0 to 20; the last tenth of 20 epochs is epochs 19 and 20
+    loss = [10.0] + [1.0] * EPOCHS
+    write_run(tmp_path / "a", "pretrain", [{"lrs": [1e-3], "seed": 1}], IMAGES, test_accuracy=[accuracy], train_loss=[loss])
+    pretrain = analyze.regime_numbers(analyze.Study(tmp_path))["pretrain"]
+    assert pretrain["plr"] == [1e-3] and pretrain["n"] == [2]
+    assert pretrain["mean"] == pytest.approx([30]) and pretrain["std"] == pytest.approx([10])
+
+
+def test_figures_1_and_2_are_drawn_and_figure_2_has_the_final_accuracies(study, tmp_path, monkeypatch):
+    command(monkeypatch, "figures", study, "--out", tmp_path)
+    numbers = json.loads((tmp_path / "figure02.json").read_text())
+    assert numbers["pretrain"]["mean"] == pytest.approx([50, 60, 40, 20, 10.5])
+    assert [curve["flr"] for curve in numbers["finetune"]] == [1e-5, 1e-4]
+    assert numbers["finetune"][1]["mean"] == pytest.approx([58, 60, 65.5, 63, 40])
+    assert [curve["window"] for curve in numbers["swa"]] == [2, 5]
+    assert numbers["swa"][1]["mean"] == pytest.approx([51, 61, 63, 41, 11])
+    for name in ("figure01", "figure02"):
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_stage_fine_tunings_and_incomplete_runs_are_left_out(study, tmp_path, monkeypatch, capsys):
+    two_stages = {"lrs": [1e-2, 1e-3, 1e-5], "seed": 1}
+    write_run(study / "two-stage", "finetune", [two_stages], IMAGES, test_accuracy=[0.99])
+    write_run(study / "running", "pretrain", [{"lrs": [5.0], "seed": 1}], IMAGES, status="running")
+    numbers = analyze.accuracy_numbers(analyze.Study(study))
+    assert [curve["flr"] for curve in numbers["finetune"]] == [1e-5, 1e-4]
+    assert numbers["pretrain"]["plr"] == PLRS
+    command(monkeypatch, "figures", study, "--only", 1, "--out", tmp_path)
+    assert "1 runs are not complete" in capsys.readouterr().out
+
+
+def draw_figure_2(folder):
+    numbers = analyze.accuracy_numbers(analyze.Study(folder))
+    with plt.rc_context(analyze.STYLE):
+        return analyze.draw_accuracy_panels(json.loads(json.dumps(numbers)))
+
+
+def test_boundaries_are_drawn_dashed_and_dotted_on_a_log_axis(study):
+    figure = draw_figure_2(study)
+    for axes in figure.axes:
+        assert axes.get_xscale() == "log"
+        places = sorted((line.get_xdata()[0], line.get_linestyle()) for line in axes.lines if len(line.get_xdata()) == 2)
+        assert [style for _, style in places] == ["--", ":", "--"]
+        assert [place for place, _ in places] == pytest.approx([10**-2.5, 10**-1.5, 10**-0.5])
+        assert [text.get_text() for text in axes.texts] == ["1", "2A", "2B", "3"]
+
+
+def test_no_line_is_drawn_where_the_grid_does_not_bracket_the_boundary(tmp_path):
+    write_study(tmp_path / "runs", train=(1, 1, 1, 1, 1), test=(0.5, 0.6, 0.4, 0.2, 0.2))
+    figure = draw_figure_2(tmp_path / "runs")
+    assert not any(len(line.get_xdata()) == 2 for axes in figure.axes for line in axes.lines)
+
+
+def test_legends_lie_outside_the_axes(study):
+    figure = draw_figure_2(study)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_drawing_again_needs_only_the_json(study, tmp_path, monkeypatch):
+    command(monkeypatch, "figures", study, "--only", 2, "--out", tmp_path / "out")
+    for path in (tmp_path / "out").glob("*.p*"):
+        path.unlink()
+    command(monkeypatch, "draw", tmp_path / "out/figure02.json")
+    assert (tmp_path / "out/figure02.pdf").exists() and (tmp_path / "out/figure02.png").exists()
+
+
+# Ticks
+
+
+def write_tick_run(path, stage, lrs, weights_name="checkpoint", swa=None):
+    """Three members with random weights; returns weights and last layer."""
+    members = [{"lrs": lrs, "seed": seed, "data_seed": 1} for seed in (1, 2, 3)]
+    settings = TICKS | ({"windows": swa["window"]} if swa else {})
+    write_run(path, stage, members, settings, test_accuracy=[0.6, 0.7, 0.8], train_loss=[[3] + [1] * EPOCHS] * 3, swa=swa)
+    weights = torch.stack([mlp.initial_weights(generator("weights", path.name, seed)) for seed in (1, 2, 3)])
+    frozen = mlp.frozen_layer(generator("frozen", 1))[None].repeat(3, 1)
+    torch.save({"step": EPOCHS, "weights": weights, "buffers": {"frozen": frozen}}, path / f"{weights_name}.pt")
+    return weights.double().numpy(), frozen[0].double().numpy()
+
+
+@pytest.fixture
+def tick_study(tmp_path):
+    folder = tmp_path / "ticks"
+    for plr in (1e-3, 1e-2):
+        write_tick_run(folder / f"pt{plr}", "pretrain", [plr])
+        write_tick_run(folder / f"ft{plr}", "finetune", [plr, 1e-4])
+    write_tick_run(folder / "swa", "swa", [1e-3], "swa-5", {"window": [5], "test_accuracy": [[0.7] * 3]})
+    return folder
+
+
+def slow_accuracy(weights, frozen, inputs, labels):
+    """Accuracy of one network, point by point in float64."""
+    first, second = weights.reshape(2, 32, 32)
+    correct = 0
+    for point, label in zip(inputs, labels):
+        hidden = point
+        for matrix in (first, second):
+            hidden = matrix @ hidden
+            hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-7)
+            hidden = np.maximum(hidden, 0)
+        correct += (frozen @ hidden > 0) == (label > 0)
+    return correct / len(labels)
+
+
+def test_single_feature_accuracies_equal_a_slow_count(tmp_path, monkeypatch):
+    weights, frozen = write_tick_run(tmp_path / "a", "pretrain", [1e-3])
+    command(monkeypatch, "features", tmp_path)
+    measured = Run(tmp_path / "a").measurement("features")
+    assert measured["solution"] == ["checkpoint"]
+    for feature in (0, 7, 15):
+        inputs, labels = ticks.single_feature_set(feature)
+        expected = slow_accuracy(weights[1], frozen, inputs.double().numpy(), labels.numpy())
+        assert measured["single_feature_accuracy"][0][1][feature] == pytest.approx(expected, abs=0.0011)  # one tie of 1000
+
+
+def test_features_are_measured_once(tick_study, monkeypatch):
+    command(monkeypatch, "features", tick_study)
+    before = {path: path.stat().st_mtime_ns for path in tick_study.rglob("features.json")}
+    assert len(before) == 5
+    command(monkeypatch, "features", tick_study)
+    assert before == {path: path.stat().st_mtime_ns for path in tick_study.rglob("features.json")}
+    assert Run(tick_study / "swa").measurement("features")["solution"] == ["swa-5"]
+
+
+def test_figure_5_sorts_each_run_before_it_averages(tick_study, monkeypatch):
+    command(monkeypatch, "features", tick_study)
+    panels = analyze.feature_numbers(analyze.Study(tick_study))["panels"]
+    assert [panel.get("flr") for panel in panels] == [None, 1e-4]
+    accuracies = np.array(Run(tick_study / "pt0.001").measurement("features")["single_feature_accuracy"][0])
+    for rank in (0, 15):
+        of_rank = np.array([sorted(of_member)[15 - rank] for of_member in accuracies])
+        assert panels[0]["top"][rank]["mean"][0] == pytest.approx(100 * of_rank.mean())
+        assert panels[0]["top"][rank]["std"][0] == pytest.approx(100 * of_rank.std())
+        assert panels[0]["top"][rank]["n"] == [3, 3]
+    assert panels[0]["all_features"]["mean"] == pytest.approx([70, 70])
+
+
+def test_every_figure_on_ticks_is_drawn(tick_study, tmp_path, monkeypatch):
+    command(monkeypatch, "features", tick_study)
+    command(monkeypatch, "figures", tick_study, "--out", tmp_path)
+    for name in ("figure04", "figure05", "figure15"):
+        assert (tmp_path / f"{name}.pdf").exists() and (tmp_path / f"{name}.png").exists()
+    spread = json.loads((tmp_path / "figure15.json").read_text())["pretrain"]
+    assert spread["mean"] == pytest.approx([70, 70])
+    assert spread["std"] == pytest.approx([100 * np.std([0.6, 0.7, 0.8])] * 2) and spread["n"] == [3, 3]
+
+
+def test_figure_4_shows_feature_0_of_all_training_samples(tick_study):
+    numbers = analyze.tick_numbers(analyze.Study(tick_study))
+    assert numbers["points"].shape == (512, 2)
+    assert ticks.inside_class(numbers["points"], numbers["labels"]).all()
+    upper = dict(zip(numbers["boundary_x1"].tolist(), numbers["boundary_x2"][0].tolist()))
+    assert upper[-2.0] == 2 and upper[0.0] == 0 and upper[2.0] == 2
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["figures", "{empty}", "--out", "o"], "holds no run folders"),
+        (["features", "{images}"], "no complete runs on ticks"),
+        (["figures", "{images}", "--only", "5", "--out", "o"], "is about ticks"),
+        (["figures", "{mixed}", "--out", "o"], "differ in width"),
+        (["figures", "{ticks}", "--only", "5", "--out", "o"], "run analyze.py features"),
+        (["draw", "{empty}/figure01.json"], "cannot be read"),
+        (["draw", "{images}/pretrain/0.1/config.json"], "holds no figure's numbers"),
+    ],
+)
+def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments, message):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    mixed = tmp_path / "mixed"
+    write_study(mixed)
+    write_run(mixed / "other", "pretrain", [{"lrs": [1], "seed": 1}], IMAGES | {"width": 16})
+    places = {"empty": empty, "images": study, "mixed": mixed, "ticks": tick_study}
+    with pytest.raises(analyze.BadInput, match=message):
+        command(monkeypatch, *(argument.format(**places) for argument in arguments))
