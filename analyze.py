@@ -211,7 +211,8 @@ def regime_numbers(study):
     """Figure 1: test accuracy over the last tenth of pre-training; spread over epochs (and runs)."""
     values = study.by_plr("pretrain", late_values("test_accuracy"))
     pooled = {plr: [value for run in runs for value in run if value is not None] for plr, runs in values.items()}
-    return {"regimes": measure_regimes(study), "pretrain": spread(pooled), "n": "logged epochs times runs"}
+    regimes = measure_regimes(study) | {"b2AB": None}  # which pre-training alone does not show
+    return {"regimes": regimes, "pretrain": spread(pooled), "n": "logged epochs times runs"}
 
 
 def accuracy_numbers(study):

@@ -20,6 +20,7 @@ from models import batchnorm, evaluation, mlp, sphere
 TICKS = "ticks"
 STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
 REESTIMATION_BATCH = 128
+SMALLEST_IMAGE = 8  # pixels of a side
 EVALUATION_BATCH = 500  # images; large enough to be efficient, small enough for a processor's cache
 
 
@@ -291,6 +292,7 @@ def device_of(name):
         raise BadInput(f"--device {name}: is no device; use cpu, cuda, cuda:N or auto") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
+    torch.backends.cudnn.allow_tf32 = False  # PyTorch's default would round convolutions to 10 bits of mantissa
     return device
 
 
@@ -308,7 +310,6 @@ def add_execution_arguments(parser):
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=60, help="seconds between checkpoints; 0 for one at every logged step"
     )
-
 
 
 
@@ -344,9 +345,9 @@ def main():
 
 def describe_ticks(args):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
-    unwanted = [name for name in ("model", "width") if getattr(args, name) is not None]
+    unwanted = [name for name in ("model", "width", "compile") if getattr(args, name)]
     if unwanted:
-        raise BadInput(f"--{unwanted[0]}: ticks are learned by the one MLP of the paper; leave it out")
+        raise BadInput(f"--{unwanted[0]}: is for image networks; ticks have the one MLP of the paper; leave it out")
     if (args.batch_size or 0) > ticks.TRAIN_SIZE:
         raise BadInput(f"--batch-size {args.batch_size}: there are only {ticks.TRAIN_SIZE} training samples")
     members = [
@@ -372,6 +373,8 @@ def describe_images(args, device):
             f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
         )
     image_set = load_images(args.data, device)
+    if image_set.train_images.shape[-1] < SMALLEST_IMAGE:
+        raise BadInput(f"{args.data}: its images are smaller than {SMALLEST_IMAGE} pixels; the networks halve them thrice")
     settings = {
         "data": image_set.name,
         "digest": image_set.digest,

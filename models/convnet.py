@@ -17,7 +17,7 @@ class ConvNet(nn.Module):
     (4x4 for 32x32 inputs, 8x8 for 64x64). Batch norm has no affine parameters, so every filter is scale-invariant.
     The classifier has a bias, left at its default initialisation.
 
-    Input: [batch, 3, height, width], height and width multiples of 8. Output: logits [batch, classes].
+    Input: [batch, 3, height, width], height and width at least 8. Output: logits [batch, classes].
     """
 
     rho = 12.0  # the radius of the published runs at width 32

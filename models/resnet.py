@@ -25,7 +25,10 @@ class Block(nn.Module):
         self.conv2 = convolution(outputs, outputs)
         self.shortcut = None
         if stride != 1:
-            self.shortcut = nn.Sequential(norm(inputs), convolution(inputs, outputs, kernel=1, stride=stride))
+            # Windows of one pixel do the striding, not the convolution: on a CPU oneDNN (3.12) writes out of
+            # bounds for the gradient of strided 1x1 kernels in channels-last with fewer than 16 input channels.
+            pick = nn.AvgPool2d(1, stride)
+            self.shortcut = nn.Sequential(norm(inputs), pick, convolution(inputs, outputs, kernel=1))
 
     def forward(self, x):
         h = F.relu(self.norm1(x))
@@ -40,7 +43,7 @@ class PreActResNet18(nn.Module):
     No convolution has a bias and no batch norm affine parameters; the frozen classifier has no bias either. The
     output does not change when all convolutions are multiplied by one common factor (per-layer factors would change it).
 
-    Input: [batch, 3, height, width], height and width multiples of 8. Output: logits [batch, classes].
+    Input: [batch, 3, height, width], height and width at least 8. Output: logits [batch, classes].
     """
 
     rho = 28.0  # the radius of the published runs at width 32

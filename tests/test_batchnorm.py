@@ -1,0 +1,98 @@
+"""Re-estimated batch-norm statistics against moments of the whole data, computed without running averages."""
+
+import pytest
+import torch
+from test_networks import NAMES, kernels, norms, pixels, plain_logits
+from torch.nn import functional as F
+
+import models
+from models.batchnorm import reestimate
+
+SIZES = [7, 2, 12, 5]
+
+
+def unequal_batches():
+    """Batches of several sizes, each of another mean and contrast, so that weights and order would show."""
+    return [
+        (number + (number + 1) * pixels(size, seed=number), torch.zeros(size))
+        for number, size in enumerate(SIZES)
+    ]
+
+
+def new_network(name):
+    return models.build(name, 4, 10, init_seed=0).double()
+
+
+def statistics(network):
+    return [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms(network)]
+
+
+def assert_statistics(network, expected):
+    for (mean, variance), (expected_mean, expected_variance) in zip(statistics(network), expected, strict=True):
+        torch.testing.assert_close(mean, expected_mean, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(variance, expected_variance, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_norm_has_the_mean_over_images_and_the_weighted_mean_of_batch_variances(name):
+    network = new_network(name)
+    reestimate(network, unequal_batches())
+    first = next(iter(kernels(network).values())).detach()
+    maps = [F.conv2d(images, first, padding=1).movedim(1, 0).flatten(1) for images, _ in unequal_batches()]
+    mean = torch.cat(maps, dim=1).mean(dim=1)
+    variance = torch.zeros(4, dtype=torch.float64)
+    for size, values in zip(SIZES, maps):
+        squares = (values - values.mean(dim=1, keepdim=True)).square().sum(dim=1)
+        variance += size / sum(SIZES) * squares / (values.shape[1] - 1)
+    found = norms(network)[0]
+    torch.testing.assert_close(found.running_mean, mean, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.running_var, variance, rtol=1e-10, atol=1e-12)
+
+
+def test_every_norm_has_the_moments_of_batches_weighted_by_size():
+    network = new_network("si-convnet")
+    reestimate(network, unequal_batches())
+    weights = [p.detach() for p in kernels(network).values()]
+    classifier = network.classifier.weight, network.classifier.bias
+    moments = [plain_logits("si-convnet", images, weights, classifier)[1] for images, _ in unequal_batches()]
+    shares = [size / sum(SIZES) for size in SIZES]
+    expected = [
+        [sum(share * moment for share, moment in zip(shares, one_moment)) for one_moment in zip(*one_norm)]
+        for one_norm in zip(*moments)
+    ]
+    assert_statistics(network, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("start", [-1e3, torch.inf, torch.nan])
+def test_earlier_statistics_leave_no_trace(name, start):
+    fresh, used = new_network(name), new_network(name)
+    for norm in norms(used):
+        norm.running_mean.fill_(start)
+        norm.running_var.fill_(start)
+    for network in (fresh, used):
+        reestimate(network, unequal_batches())
+    assert_statistics(used, statistics(fresh))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_batches_and_of_images_in_them_does_not_matter(name):
+    straight, reversed_ = new_network(name), new_network(name)
+    reestimate(straight, unequal_batches())
+    reestimate(reversed_, ((images.flip(0), labels) for images, labels in reversed(unequal_batches())))
+    assert_statistics(reversed_, statistics(straight))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_changes_only_statistics_and_leaves_evaluation_mode(name):
+    network = new_network(name)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    momenta = [0.3, 0.7] * (len(norms(network)) // 2)
+    for norm, momentum in zip(norms(network), momenta, strict=True):
+        norm.momentum = momentum
+    network.train()
+    reestimate(network, iter(unequal_batches()))
+    assert [norm.momentum for norm in norms(network)] == momenta
+    assert not any(module.training for module in network.modules())
+    changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {key for key in before if "running" in key or "num_batches" in key}

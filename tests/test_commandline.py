@@ -1,0 +1,166 @@
+"""The parser, argument types, progress and exit codes that all scripts share."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from data import commandline
+from data.commandline import (
+    BadInput,
+    Parser,
+    Progress,
+    Refused,
+    lr_name,
+    natural,
+    positive_float,
+    positive_int,
+    run,
+)
+
+
+@pytest.fixture
+def parser():
+    parser = Parser(description="Train something.", example="python train.py --lr 1e-3")
+    parser.add_argument("--lr", nargs="+", type=positive_float, help="learning rates")
+    parser.add_argument("--steps", type=positive_int, default=200, help="epochs")
+    parser.add_argument("--seed", type=natural, default=1, help="of everything")
+    parser.add_argument("--out", help="folder")
+    return parser
+
+
+# Presets
+
+
+def test_preset_holds_several_lines_and_comments(parser, tmp_path):
+    (tmp_path / "preset").write_text("# paper\n\n--lr 1e-3 2e-3   # two\n  --steps 7 --out 'my runs/a'\n")
+    args = parser.parse_args([f"@{tmp_path}/preset", "--seed", "3"])
+    assert (args.lr, args.steps, args.seed, args.out) == ([1e-3, 2e-3], 7, 3, "my runs/a")
+
+
+def test_what_follows_a_preset_overrides_it(parser, tmp_path):
+    (tmp_path / "preset").write_text("--lr 1e-3\n--steps 7\n")
+    args = parser.parse_args([f"@{tmp_path}/preset", "--steps", "8"])
+    assert (args.lr, args.steps) == ([1e-3], 8)
+
+
+def test_missing_preset_is_one_line(parser, tmp_path, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        parser.parse_args([f"@{tmp_path}/none"])
+    error = capsys.readouterr().err
+    assert leaving.value.code == 2 and error.count("\n") == 1 and f"{tmp_path}/none" in error
+
+
+# Types
+
+
+@pytest.mark.parametrize("text, value", [("1e-3", 1e-3), ("0.5", 0.5), ("3", 3.0)])
+def test_positive_float(text, value):
+    assert positive_float(text) == value
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--lr", text] for text in ("0", "-1", "-0.5", "nan", "inf", "1e999", "-0.0", "x", "")),
+        *(["--steps", text] for text in ("0", "-2", "1.5", "x", "")),
+        *(["--seed", text] for text in ("-1", "0.5", "x")),
+        ["--lr"],
+        ["--lr", "-inf"],
+        ["--unknown"],
+        ["stray"],
+    ],
+)
+def test_bad_argument_is_one_line_that_names_it(parser, arguments, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        parser.parse_args(arguments)
+    error = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert error.count("\n") == 1 and error.endswith("(see --help)\n") and arguments[0] in error
+
+
+def test_natural_takes_zero(parser):
+    assert parser.parse_args(["--seed", "0"]).seed == 0
+
+
+def test_help_shows_defaults_and_the_example(parser, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        parser.parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert leaving.value.code == 0
+    assert "epochs (default: 200)" in text and "example: python train.py --lr 1e-3" in text
+
+
+@pytest.mark.parametrize(
+    "lr, name",
+    [(1e-4, "1e-4"), (0.00005, "5e-5"), (10**-4.5, "3.162278e-5"), (0.0075, "7.5e-3"), (1.0, "1e0"), (20, "2e1")],
+)
+def test_learning_rates_in_names(lr, name):
+    assert lr_name(lr) == name
+
+
+# Exit codes
+
+
+@pytest.fixture(autouse=True)
+def sigterm_handler():
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("SIGTERM is not handled"))
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    "main, code, message",
+    [
+        (raising(BadInput("a.pt: is missing")), 2, "train.py: a.pt: is missing\n"),
+        (raising(Refused("runs/a: is held")), 3, "train.py: runs/a: is held\n"),
+        (raising(KeyboardInterrupt()), 130, "train.py: interrupted; the same command resumes\n"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 130, "train.py: interrupted; the same command resumes\n"),
+        (raising(SystemExit(2)), 2, ""),
+    ],
+)
+def test_exit_codes(main, code, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as leaving:
+        run(main)
+    assert leaving.value.code == code and capsys.readouterr().err == message
+
+
+def test_success_and_bugs_pass_through(capsys):
+    assert run(lambda: None) is None
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+
+
+# Progress
+
+
+def test_progress_without_a_terminal_is_few_lines(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(commandline.time, "monotonic", lambda: now)
+    with Progress("runs/a", 40, "epoch", start=0) as progress:
+        for step in range(1, 41):
+            now += 1.5
+            progress.update(step, f"loss {step}")
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert captured.err == ""
+    assert lines[0] == "runs/a: epoch 7/40, loss 7"  # the first later than ten seconds
+    assert lines[-1] == "runs/a: epoch 40/40, loss 40" and len(lines) == 6
+
+
+def test_progress_on_a_terminal_is_one_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress("runs/a", 4, "epoch", start=1) as progress:
+        progress.update(3, "loss 0.5")
+        assert progress.bar.n == 3 and progress.bar.total == 4
+    captured = capsys.readouterr()
+    assert captured.out == "" and "runs/a" in captured.err and "loss 0.5" in captured.err
