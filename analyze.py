@@ -7,6 +7,7 @@
 Measuring, gathering numbers and drawing are separate: drawing reads nothing but a figure's own JSON.
 """
 
+import functools
 from pathlib import Path
 
 import matplotlib
@@ -66,8 +67,9 @@ class Study:
 
     def flrs(self):
         """The learning rates of all fine-tunings of pre-trained runs, in order."""
-        stages = [member["lrs"] for run in self.runs if run.config["stage"] == "finetune" for member in run.members]
-        return sorted({lrs[1] for lrs in stages if len(lrs) == 2})
+        finetunings = [run for run in self.runs if run.config["stage"] == "finetune"]
+        every_lrs = [member["lrs"] for run in finetunings for member in run.members]
+        return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2})
 
     def windows(self):
         """The numbers of weights averaged by SWA runs, in order."""
@@ -83,8 +85,9 @@ def late_values(name):
     """A function (run, member index) -> values of a series in the last tenth of the run (epochs 181-200 of 200)."""
 
     def values(run, index):
-        last = run.metrics["step"][-1]
-        return [row[index] for step, row in zip(run.metrics["step"], run.metrics[name]) if step > 0.9 * last or step == last]
+        steps = run.metrics["step"]
+        late = [step > 0.9 * steps[-1] or step == steps[-1] for step in steps]
+        return [row[index] for row, is_late in zip(run.metrics[name], late) if is_late]
 
     return values
 
@@ -139,11 +142,15 @@ def measure_regimes(study):
     plrs = list(train_accuracies)
     converged = [plr for plr in plrs if np.mean(np.array(train_accuracies[plr]) >= CONVERGED_ACCURACY) >= 0.5]
     test_accuracy = means(study.by_plr("pretrain", late_mean("test_accuracy")))
-    loss_kept = means(study.by_plr("pretrain", lambda run, i: late_mean("train_loss")(run, i) / run.metrics["train_loss"][0][i]))
+    loss_kept = means(study.by_plr("pretrain", late_part_of_initial_loss))
     chance = 1 / study.settings["classes"]
     trains = [plr for plr in plrs if test_accuracy[plr] > chance + SAME_ACCURACY or loss_kept[plr] < CHANCE_LOSS]
     b12, b23 = boundary(converged, plrs), boundary(trains, plrs)
     return {"b12": b12, "b2AB": b12 and boundary(subregime_2a(study, plrs, b12), plrs), "b23": b23}
+
+
+def late_part_of_initial_loss(run, index):
+    return late_mean("train_loss")(run, index) / run.metrics["train_loss"][0][index]
 
 
 def subregime_2a(study, plrs, b12):
@@ -194,12 +201,14 @@ def measure_features(run, inputs, labels):
 
 def features_of(solution):
     """A function (run, member index) -> its 16 single-feature accuracies, best first; None where not measured."""
+    measurement = functools.cache(lambda run: run.measurement("features"))
 
     def value(run, index):
-        features = run.measurement("features")
+        features = measurement(run)
         if features is None or solution not in features["solution"]:
             return None
-        return sorted(features["single_feature_accuracy"][features["solution"].index(solution)][index], reverse=True)
+        of_members = features["single_feature_accuracy"][features["solution"].index(solution)]
+        return sorted(of_members[index], reverse=True)
 
     return value
 
@@ -248,8 +257,11 @@ def feature_numbers(study):
     for panel in panels:
         chosen = study.by_plr(panel["stage"], features_of("checkpoint"), panel.get("flr"))
         if not chosen:
-            raise BadInput(f"{study.folder}: its features are not measured; run analyze.py features {study.folder}")
-        panel["top"] = [spread({plr: [run[j] for run in runs] for plr, runs in chosen.items()}) for j in range(ticks.FEATURES)]
+            raise BadInput(f"{study.folder}: features are not measured; run analyze.py features {study.folder}")
+        panel["top"] = [
+            spread({plr: [accuracies[rank] for accuracies in of_plr] for plr, of_plr in chosen.items()})
+            for rank in range(ticks.FEATURES)
+        ]
         panel["all_features"] = spread(study.by_plr(panel["stage"], final("test_accuracy"), panel.get("flr")))
     return {"regimes": measure_regimes(study), "panels": panels}
 
@@ -305,7 +317,8 @@ def draw_ticks(numbers):
     figure, axes = plt.subplots(figsize=(3.2, 3.4))
     points, labels = np.array(numbers["points"]), np.array(numbers["labels"])
     for label, color, marker in ((0, "#0072B2", "o"), (1, "#D55E00", "^")):
-        axes.scatter(*points[labels == label].T, s=8, color=color, marker=marker, linewidth=0, label=f"class {label}")
+        style = {"s": 8, "color": color, "marker": marker, "linewidth": 0, "label": f"class {label}"}
+        axes.scatter(*points[labels == label].T, **style)
     for x2 in numbers["boundary_x2"]:
         axes.plot(numbers["boundary_x1"], x2, color="black", linestyle="--", linewidth=1)
     axes.set(xlabel="$x_1$", ylabel="$x_2$", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
@@ -321,9 +334,10 @@ def draw_feature_panels(numbers):
         for rank, (curve, color) in enumerate(zip(panel["top"], colors(len(panel["top"])))):
             name = {0: "best feature of each run", len(panel["top"]) - 1: "worst feature"}.get(rank)
             axes.plot(curve["plr"], curve["mean"], color=color, linewidth=1, label=name)
-        axes.plot(panel["all_features"]["plr"], panel["all_features"]["mean"], color="black", marker="o", label="all features")
+        full = panel["all_features"]
+        axes.plot(full["plr"], full["mean"], color="black", marker="o", label="all features")
         prepare_plr_axes(axes, numbers)
-        title = "After pre-training" if panel["stage"] == "pretrain" else f"After fine-tuning, FLR {lr_text(panel['flr'])}"
+        title = f"After fine-tuning, FLR {lr_text(panel['flr'])}" if "flr" in panel else "After pre-training"
         axes.set_title(title, fontsize=9, pad=16)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
@@ -351,11 +365,10 @@ def prepare_plr_axes(axes, numbers):
     regimes = [("1", left, b12), ("2A", b12, b2ab), ("2B", b2ab, b23 or right), ("3", b23, right)]
     if b2ab is None:
         regimes[1:3] = [("2", b12, b23 or right)]
+    above_axes = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "color": "0.35"}
     for regime, begin, end in regimes:
         if begin and end:
-            axes.annotate(
-                regime, (np.sqrt(begin * end), 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom", color="0.35"
-            )
+            axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
     axes.set_xlim(left, right)
 
 
@@ -422,7 +435,9 @@ def main():
     figures = commands.add_parser("figures", help="draw figures from the metrics of one experiment")
     figures.add_argument("folder", help="folder of the run folders of one experiment")
     figures.add_argument("--out", type=Path, required=True, help="folder for figureNN.pdf, .png and .json")
-    figures.add_argument("--only", type=int, nargs="+", choices=FIGURES, help="numbers of figures; without: all that fit the data")
+    figures.add_argument(
+        "--only", type=int, nargs="+", choices=FIGURES, help="figures; without: all that fit the data"
+    )
 
     draw = commands.add_parser("draw", help="draw figures again from their JSON")
     draw.add_argument("figures", type=Path, nargs="+", metavar="figureNN.json", help="files that `figures` wrote")
@@ -452,7 +467,7 @@ def figures_command(args):
     wanted = args.only or [number for number, (data, _, _) in FIGURES.items() if data == kind]
     unfit = [number for number in wanted if FIGURES[number][0] != kind]
     if unfit:
-        raise BadInput(f"--only {unfit[0]}: is about {FIGURES[unfit[0]][0]}, and {args.folder} holds runs on {kind}")
+        raise BadInput(f"--only {unfit[0]}: is about {FIGURES[unfit[0]][0]}; {args.folder} holds runs on {kind}")
     args.out.mkdir(parents=True, exist_ok=True)
     for number in wanted:
         write_figure(number, study, args.out)

@@ -16,9 +16,13 @@ def main():
         description="Fine-tune finished runs at small learning rates.",
         example="python finetune.py runs/pretrain/* --lr 1e-5 3e-4 --steps 200 --out runs/finetune",
     )
-    parser.add_argument("--lr", nargs="+", type=positive_float, required=True, help="effective learning rates (FLR)")
+    parser.add_argument(
+        "--lr", nargs="+", type=positive_float, required=True, help="effective learning rates (FLR)"
+    )
     parser.add_argument("--steps", type=positive_int, required=True, help=STEPS_HELP)
-    parser.add_argument("--log-every", type=positive_int, help="steps between measurements (default: as in the run)")
+    parser.add_argument(
+        "--log-every", type=positive_int, help="steps between measurements (default: as in the run)"
+    )
     parser.add_argument("--from-step", type=natural, help="step of the runs to begin at (default: their last)")
     add_continuing_arguments(parser)
     args = parser.parse_args()

@@ -45,9 +45,13 @@ def main():
         description="Continue finished runs at their own learning rate and average the weights they pass (SWA).",
         example="python swa.py runs/pretrain/* --windows 2 5 10 --out runs/swa",
     )
-    parser.add_argument("--windows", nargs="+", type=positive_int, default=[2, 5, 10], help="numbers of weights averaged")
+    parser.add_argument(
+        "--windows", nargs="+", type=positive_int, default=[2, 5, 10], help="numbers of weights averaged"
+    )
     parser.add_argument("--spacing", type=positive_int, default=1, help="steps between averaged weights")
-    parser.add_argument("--anchor", choices=["start", "end"], default="start", help="which weights all windows share")
+    parser.add_argument(
+        "--anchor", choices=["start", "end"], default="start", help="which weights all windows share"
+    )
     parser.add_argument(
         "--from-step",
         type=natural,

@@ -238,7 +238,9 @@ def make_task(config, device):
         return TickTraining(settings, members, device)
     image_set = load_images(config["data_file"], device)
     if image_set.digest != settings["digest"]:
-        raise BadInput(f"{config['data_file']}: holds other data than the run's {settings['data']}; give --data-file")
+        raise BadInput(
+            f"{config['data_file']}: holds other data than the run's {settings['data']}; give --data-file"
+        )
     return ImageTraining(settings, members, device, image_set)
 
 
@@ -308,9 +310,11 @@ def add_execution_arguments(parser):
     """Arguments of every stage that do not change its results."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one")
     parser.add_argument(
-        "--checkpoint-seconds", type=float, default=60, help="seconds between checkpoints; 0 for one at every logged step"
+        "--checkpoint-seconds",
+        type=float,
+        default=60,
+        help="seconds between checkpoints; 0 for one at every logged step",
     )
-
 
 
 def main():
@@ -320,16 +324,32 @@ def main():
     )
     parser.add_argument("--out", required=True, help="run folder; the same command again resumes it")
     parser.add_argument("--data", required=True, help=f"`{TICKS}`, or an image set prepared by python -m data")
-    parser.add_argument("--model", choices=models.IMAGE_NETWORKS, help="network for an image set; ticks have their MLP")
+    parser.add_argument(
+        "--model", choices=models.IMAGE_NETWORKS, help="network for an image set; ticks have their MLP"
+    )
     parser.add_argument("--width", type=positive_int, help="width of an image network (default: 32)")
-    parser.add_argument("--lr", nargs="+", type=positive_float, required=True, help="effective learning rates (PLR)")
-    parser.add_argument("--seed", nargs="+", type=natural, default=[1], help="of the initial point and the data order")
-    parser.add_argument("--data-seed", nargs="+", type=natural, help="of the ticks and their frozen layer (default: 1)")
+    parser.add_argument(
+        "--lr", nargs="+", type=positive_float, required=True, help="effective learning rates (PLR)"
+    )
+    parser.add_argument(
+        "--seed", nargs="+", type=natural, default=[1], help="of the initial point and the data order"
+    )
+    parser.add_argument(
+        "--data-seed", nargs="+", type=natural, help="of the ticks and their frozen layer (default: 1)"
+    )
     parser.add_argument("--steps", type=positive_int, required=True, help=STEPS_HELP)
-    parser.add_argument("--batch-size", type=positive_int, help="samples (default: 128 for an image set, 16 for ticks)")
-    parser.add_argument("--rho", type=positive_float, help="radius of the sphere (default: the paper's for the network)")
-    parser.add_argument("--compile", action="store_true", help="compile an image network (torch.compile): starts slower, runs faster")
-    parser.add_argument("--log-every", type=positive_int, help="steps between measurements (default: 1 epoch, 1000 iterations)")
+    parser.add_argument(
+        "--batch-size", type=positive_int, help="samples (default: 128 for an image set, 16 for ticks)"
+    )
+    parser.add_argument(
+        "--rho", type=positive_float, help="radius of the sphere (default: the paper's for the network)"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile an image network: starts slower, runs faster"
+    )
+    parser.add_argument(
+        "--log-every", type=positive_int, help="steps between measurements (default: 1; ticks: 1000)"
+    )
     parser.add_argument("--keep", nargs="+", type=natural, default=[], help="steps whose weights stay on disk")
     add_execution_arguments(parser)
     args = parser.parse_args()
@@ -347,7 +367,9 @@ def describe_ticks(args):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
     unwanted = [name for name in ("model", "width", "compile") if getattr(args, name)]
     if unwanted:
-        raise BadInput(f"--{unwanted[0]}: is for image networks; ticks have the one MLP of the paper; leave it out")
+        raise BadInput(
+            f"--{unwanted[0]}: is for image networks; ticks have the one MLP of the paper; leave it out"
+        )
     if (args.batch_size or 0) > ticks.TRAIN_SIZE:
         raise BadInput(f"--batch-size {args.batch_size}: there are only {ticks.TRAIN_SIZE} training samples")
     members = [
@@ -356,7 +378,13 @@ def describe_ticks(args):
         for seed in dict.fromkeys(args.seed)
         for lr in args.lr
     ]
-    settings = {"data": TICKS, "classes": 2, "model": "si-mlp", "batch_size": args.batch_size or 16, "rho": args.rho or 1.0}
+    settings = {
+        "data": TICKS,
+        "classes": 2,
+        "model": "si-mlp",
+        "batch_size": args.batch_size or ticks.BATCH_SIZE,
+        "rho": args.rho or 1.0,
+    }
     return describe_pretraining(args, settings, members, log_every=args.log_every or 1000)
 
 
@@ -374,7 +402,9 @@ def describe_images(args, device):
         )
     image_set = load_images(args.data, device)
     if image_set.train_images.shape[-1] < SMALLEST_IMAGE:
-        raise BadInput(f"{args.data}: its images are smaller than {SMALLEST_IMAGE} pixels; the networks halve them thrice")
+        raise BadInput(
+            f"{args.data}: its images are smaller than {SMALLEST_IMAGE} pixels; the networks halve them thrice"
+        )
     settings = {
         "data": image_set.name,
         "digest": image_set.digest,

@@ -28,9 +28,9 @@ MEMBERS = 115
 def seconds(processes, steps):
     """Wall time until all of the processes, started together, are done."""
     with tempfile.TemporaryDirectory() as folder:
+        common = f"train.py @scripts/ticks.args --data-seed 1 2 3 4 5 --steps {steps} --device cpu"
         commands = [
-            [sys.executable, "train.py", "@scripts/ticks.args", "--seed", str(seed), "--data-seed", "1", "2", "3", "4", "5"]
-            + ["--steps", str(steps), "--device", "cpu", "--out", f"{folder}/{seed}"]
+            [sys.executable, *common.split(), "--seed", str(seed), "--out", f"{folder}/{seed}"]
             for seed in range(1, processes + 1)
         ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -43,7 +43,9 @@ def seconds(processes, steps):
 def main():
     parser = Parser(__doc__.splitlines()[0], "python bench/synthetic.py --processes 2")
     parser.add_argument("--processes", type=positive_int, default=os.cpu_count(), help="processes side by side")
-    parser.add_argument("--steps", type=positive_int, default=12000, help="steps of the longer runs; the shorter have a third")
+    parser.add_argument(
+        "--steps", type=positive_int, default=12000, help="steps of the longer runs; the shorter have a third"
+    )
     parser.add_argument("--repeats", type=positive_int, default=3, help="pairs of measurements")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()

@@ -26,7 +26,9 @@ def write_atomically(path, write):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides the system's own error
+        cause = (
+            error if isinstance(error, OSError) else error.__context__
+        )  # torch.save hides the system's own error
         if not isinstance(cause, OSError):
             raise
         raise BadInput(f"{path}: cannot be written ({cause.strerror}); make room there, then run again") from None
@@ -55,7 +57,9 @@ def read_json(path):
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise BadInput(f"{path}: is not valid JSON ({error}); restore it or remove the folder and run again") from None
+        raise BadInput(
+            f"{path}: is not valid JSON ({error}); restore it or remove the folder and run again"
+        ) from None
 
 
 def _strict(value):

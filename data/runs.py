@@ -41,7 +41,9 @@ def describe_execution(device):
         "argv": sys.argv,
         "git_commit": commit or None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads",
     }
 
 
@@ -80,7 +82,9 @@ class Run:
             there = sorted(file.stem for file in self.path.glob("*.pt"))
             raise BadInput(f"{path}: does not exist; this run has {', '.join(there) or 'no weights'}") from None
         except Exception as error:  # torch.load raises many kinds for a damaged file
-            raise BadInput(f"{path}: cannot be loaded ({type(error).__name__}); remove the folder and run again") from None
+            raise BadInput(
+                f"{path}: cannot be loaded ({type(error).__name__}); remove the folder and run again"
+            ) from None
 
     def weights_at(self, step):
         """The tensors at a step: the kept ones, or the checkpoint if it is at that step."""
@@ -144,7 +148,9 @@ class OpenRun(Run):
         if not (path / "config.json").exists():
             write_json(path / "config.json", {**config, **describe_execution(device)})
         super().__init__(path)
-        differences = _differences({key: self.config[key] for key in IDENTITY}, {key: config[key] for key in IDENTITY})
+        differences = _differences(
+            {key: self.config[key] for key in IDENTITY}, {key: config[key] for key in IDENTITY}
+        )
         if differences:
             raise Refused(
                 f"{path}: was made with other settings ({'; '.join(differences)}); "
@@ -156,7 +162,9 @@ class OpenRun(Run):
         if not (self.path / "checkpoint.pt").exists():
             return None
         if not self.metrics:
-            raise BadInput(f"{self.path}: has a checkpoint.pt but no metrics.json; remove the folder and run again")
+            raise BadInput(
+                f"{self.path}: has a checkpoint.pt but no metrics.json; remove the folder and run again"
+            )
         checkpoint = self.weights()
         logged = sum(step <= checkpoint["step"] for step in self.metrics["step"])
         metrics = {key: value[:logged] if key in SERIES else value for key, value in self.metrics.items()}
@@ -215,7 +223,9 @@ def _read(path, keys):
 def _differences(old, new, prefix=""):
     """Where two nested dictionaries differ, as texts `name: old, not new`."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return [text for key in {**old, **new} for text in _differences(old.get(key), new.get(key), f"{prefix}{key} ")]
+        return [
+            text for key in {**old, **new} for text in _differences(old.get(key), new.get(key), f"{prefix}{key} ")
+        ]
     # Lists and tuples are the same thing on disk.
     if old == (list(new) if isinstance(new, tuple) else new):
         return []

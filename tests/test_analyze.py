@@ -16,7 +16,15 @@ from models import mlp
 
 PLRS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 EPOCHS = 20
-IMAGES = {"data": "toy", "digest": "0", "classes": 10, "model": "si-convnet", "width": 8, "batch_size": 128, "rho": 12.0}
+IMAGES = {
+    "data": "toy",
+    "digest": "0",
+    "classes": 10,
+    "model": "si-convnet",
+    "width": 8,
+    "batch_size": 128,
+    "rho": 12.0,
+}
 TICKS = {"data": "ticks", "classes": 2, "model": "si-mlp", "batch_size": 16, "rho": 1.0}
 
 
@@ -33,7 +41,9 @@ def write_run(path, stage, members, settings, final_step=EPOCHS, status="complet
     (path / "metrics.json").write_text(json.dumps(metrics | ({"swa": swa} if swa else {})))
 
 
-def write_study(folder, settings=IMAGES, train=(1, 1, 0.8, 0.5, 0.1), test=(0.5, 0.6, 0.4, 0.2, 0.105), loss=(0, 0, 1, 2, 9)):
+def write_study(
+    folder, settings=IMAGES, train=(1, 1, 0.8, 0.5, 0.1), test=(0.5, 0.6, 0.4, 0.2, 0.105), loss=(0, 0, 1, 2, 9)
+):
     """One pre-training per PLR, whose initial train loss is 10, fine-tuned at two FLRs."""
     for i, plr in enumerate(PLRS):
         member = {"lrs": [plr], "seed": 1}
@@ -127,7 +137,14 @@ def test_half_of_the_runs_must_converge(tmp_path):
 def test_figure_1_has_mean_and_population_std_of_the_last_tenth(tmp_path):
     accuracy = [0.9] * 19 + [0.2, 0.4]  # 21 logged steps, 0 to 20; the last tenth of 20 epochs is epochs 19 and 20
     loss = [10.0] + [1.0] * EPOCHS
-    write_run(tmp_path / "a", "pretrain", [{"lrs": [1e-3], "seed": 1}], IMAGES, test_accuracy=[accuracy], train_loss=[loss])
+    write_run(
+        tmp_path / "a",
+        "pretrain",
+        [{"lrs": [1e-3], "seed": 1}],
+        IMAGES,
+        test_accuracy=[accuracy],
+        train_loss=[loss],
+    )
     pretrain = analyze.regime_numbers(analyze.Study(tmp_path))["pretrain"]
     assert pretrain["plr"] == [1e-3] and pretrain["n"] == [2]
     assert pretrain["mean"] == pytest.approx([30]) and pretrain["std"] == pytest.approx([10])
@@ -167,7 +184,9 @@ def test_boundaries_are_drawn_dashed_and_dotted_on_a_log_axis(study):
     figure = draw_figure_2(study)
     for axes in figure.axes:
         assert axes.get_xscale() == "log"
-        places = sorted((line.get_xdata()[0], line.get_linestyle()) for line in axes.lines if len(line.get_xdata()) == 2)
+        places = sorted(
+            (line.get_xdata()[0], line.get_linestyle()) for line in axes.lines if len(line.get_xdata()) == 2
+        )
         assert [style for _, style in places] == ["--", ":", "--"]
         assert [place for place, _ in places] == pytest.approx([10**-2.5, 10**-1.5, 10**-0.5])
         assert [text.get_text() for text in axes.texts] == ["1", "2A", "2B", "3"]
@@ -201,7 +220,9 @@ def write_tick_run(path, stage, lrs, weights_name="checkpoint", swa=None):
     """Three members with random weights; returns weights and last layer."""
     members = [{"lrs": lrs, "seed": seed, "data_seed": 1} for seed in (1, 2, 3)]
     settings = TICKS | ({"windows": swa["window"]} if swa else {})
-    write_run(path, stage, members, settings, test_accuracy=[0.6, 0.7, 0.8], train_loss=[[3] + [1] * EPOCHS] * 3, swa=swa)
+    write_run(
+        path, stage, members, settings, test_accuracy=[0.6, 0.7, 0.8], train_loss=[[3] + [1] * EPOCHS] * 3, swa=swa
+    )
     weights = torch.stack([mlp.initial_weights(generator("weights", path.name, seed)) for seed in (1, 2, 3)])
     frozen = mlp.frozen_layer(generator("frozen", 1))[None].repeat(3, 1)
     torch.save({"step": EPOCHS, "weights": weights, "buffers": {"frozen": frozen}}, path / f"{weights_name}.pt")
@@ -240,7 +261,9 @@ def test_single_feature_accuracies_equal_a_slow_count(tmp_path, monkeypatch):
     for feature in (0, 7, 15):
         inputs, labels = ticks.single_feature_set(feature)
         expected = slow_accuracy(weights[1], frozen, inputs.double().numpy(), labels.numpy())
-        assert measured["single_feature_accuracy"][0][1][feature] == pytest.approx(expected, abs=0.0011)  # one tie of 1000
+        assert measured["single_feature_accuracy"][0][1][feature] == pytest.approx(
+            expected, abs=0.0011
+        )  # one tie of 1000
 
 
 def test_features_are_measured_once(tick_study, monkeypatch):

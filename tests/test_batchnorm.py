@@ -14,8 +14,7 @@ SIZES = [7, 2, 12, 5]
 def unequal_batches():
     """Batches of several sizes, each of another mean and contrast, so that weights and order would show."""
     return [
-        (number + (number + 1) * pixels(size, seed=number), torch.zeros(size))
-        for number, size in enumerate(SIZES)
+        (number + (number + 1) * pixels(size, seed=number), torch.zeros(size)) for number, size in enumerate(SIZES)
     ]
 
 

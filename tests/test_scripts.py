@@ -44,5 +44,9 @@ def test_narrow_sweep_trains_fine_tunes_and_averages(tmp_path):
     bash("python", "-m", "data", "folder", "--source", str(tmp_path), "--out", data)
     short = {"PLRS": "1e-3 1e-2", "FLRS": "1e-4", "EPOCHS": "2", "FINETUNE_EPOCHS": "1", "TRAIN_FLAGS": ""}
     bash("bash", "scripts/cifar10_narrow.sh", data, str(tmp_path / "runs"), **short)
-    complete = [path.parent.name for path in (tmp_path / "runs").rglob("metrics.json") if '"complete"' in path.read_text()]
-    assert sorted(complete) == sorted(["plr1e-3", "plr1e-2", "plr1e-3-flr1e-4", "plr1e-2-flr1e-4", "plr1e-3", "plr1e-2"])
+    complete = [
+        path.parent.name for path in (tmp_path / "runs").rglob("metrics.json") if '"complete"' in path.read_text()
+    ]
+    assert sorted(complete) == sorted(
+        ["plr1e-3", "plr1e-2", "plr1e-3-flr1e-4", "plr1e-2-flr1e-4", "plr1e-3", "plr1e-2"]
+    )
