@@ -134,9 +134,9 @@ def measure_regimes(study):
         99.9 % averaged over the last tenth of the run. (Smaller PLRs that are not there yet are slow, not noisy.)
     b23: `next` is the smallest PLR from which on every PLR is at chance, as means over runs and the last tenth of
         each: test accuracy at most 1 pp above chance, and train loss at least half of its initial value.
-    b2AB: `last` is the end of subregime 2A, which begins right above b12: test accuracies (means over runs) after
-        fine-tuning are within 1 pp over all FLRs, and the worst is no lower than the best from regime 1, pre-trained
-        or fine-tuned.
+    b2AB: `last` is the end of subregime 2A, which begins right above b12 and goes on while fine-tuning reaches the same
+        test accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are
+        the same within 1 pp or two standard errors of their difference, whichever is more.
     """
     train_accuracies = study.by_plr("pretrain", late_mean("train_accuracy"))
     plrs = list(train_accuracies)
@@ -155,16 +155,26 @@ def late_part_of_initial_loss(run, index):
 
 def subregime_2a(study, plrs, b12):
     """The PLRs of subregime 2A (see measure_regimes), in order."""
-    pretrained = means(study.by_plr("pretrain", final("test_accuracy")))
-    finetuned = [means(study.by_plr("finetune", final("test_accuracy"), flr)) for flr in study.flrs()]
-    best_of_regime_1 = max(curve[plr] for curve in [pretrained, *finetuned] for plr in curve if plr <= b12["last"])
+    accuracy = final("test_accuracy")
+    pretrained = study.by_plr("pretrain", accuracy)
+    best_of_regime_1 = max((pretrained[plr] for plr in plrs if plr <= b12["last"]), key=np.mean)
+    finetuned = [study.by_plr("finetune", accuracy, flr) for flr in study.flrs()]
     inside = []
     for plr in plrs[plrs.index(b12["next"]) :]:
         reached = [curve[plr] for curve in finetuned if plr in curve]
-        if not reached or max(reached) - min(reached) > SAME_ACCURACY or min(reached) < best_of_regime_1:
+        if not reached:
+            break
+        best, worst = max(reached, key=np.mean), min(reached, key=np.mean)
+        if is_worse(worst, best) or is_worse(worst, best_of_regime_1):
             break
         inside.append(plr)
     return inside
+
+
+def is_worse(accuracies, others):
+    """Whether the first mean is below the second by more than 1 pp and more than two standard errors."""
+    variances = [np.var(values, ddof=1) / len(values) if len(values) > 1 else 0 for values in (accuracies, others)]
+    return np.mean(others) - np.mean(accuracies) > max(SAME_ACCURACY, 2 * np.sqrt(sum(variances)))
 
 
 def boundary(below, plrs):

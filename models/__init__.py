@@ -16,7 +16,7 @@ def build(name, width, classes, init_seed):
     The convolutions are not yet on the sphere: see models.sphere.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(init_seed)
+        torch.default_generator.manual_seed(init_seed)  # torch.manual_seed would reach for the GPU as well
         network = IMAGE_NETWORKS[name](width, classes)
     network.classifier.requires_grad_(False)
     with torch.no_grad():

@@ -131,6 +131,13 @@ def test_half_of_the_runs_must_converge(tmp_path):
         assert analyze.measure_regimes(analyze.Study(folder))["b12"] == expected
 
 
+def test_worse_means_more_than_1_pp_and_more_than_two_standard_errors():
+    assert analyze.is_worse([0.5], [0.5101]) and not analyze.is_worse([0.5], [0.5099])
+    # Variance 0.0002 of four runs each: the standard error of the difference is 1 pp.
+    four = np.array([-0.01, -0.01, 0.01, 0.01]) * np.sqrt(1.5)
+    assert analyze.is_worse(0.5 + four, 0.5201 + four) and not analyze.is_worse(0.5 + four, 0.5199 + four)
+
+
 # Figures
 
 
