@@ -134,9 +134,9 @@ def measure_regimes(study):
         99.9 % averaged over the last tenth of the run. (Smaller PLRs that are not there yet are slow, not noisy.)
     b23: `next` is the smallest PLR from which on every PLR is at chance, as means over runs and the last tenth of
         each: test accuracy at most 1 pp above chance, and train loss at least half of its initial value.
-    b2AB: `last` is the end of subregime 2A, which begins right above b12 and goes on while fine-tuning reaches the same
-        test accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are
-        the same within 1 pp or two standard errors of their difference, whichever is more.
+    b2AB: `last` is the end of subregime 2A: the last PLR above b12 from which fine-tuning reaches the same test
+        accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are the
+        same within 1 pp or two standard errors of their difference, whichever is more.
     """
     train_accuracies = study.by_plr("pretrain", late_mean("train_accuracy"))
     plrs = list(train_accuracies)
@@ -154,7 +154,7 @@ def late_part_of_initial_loss(run, index):
 
 
 def subregime_2a(study, plrs, b12):
-    """The PLRs of subregime 2A (see measure_regimes), in order."""
+    """The PLRs above b12 that meet the criterion of subregime 2A (see measure_regimes), in order."""
     accuracy = final("test_accuracy")
     pretrained = study.by_plr("pretrain", accuracy)
     best_of_regime_1 = max((pretrained[plr] for plr in plrs if plr <= b12["last"]), key=np.mean)
@@ -163,11 +163,10 @@ def subregime_2a(study, plrs, b12):
     for plr in plrs[plrs.index(b12["next"]) :]:
         reached = [curve[plr] for curve in finetuned if plr in curve]
         if not reached:
-            break
+            continue
         best, worst = max(reached, key=np.mean), min(reached, key=np.mean)
-        if is_worse(worst, best) or is_worse(worst, best_of_regime_1):
-            break
-        inside.append(plr)
+        if not is_worse(worst, best) and not is_worse(worst, best_of_regime_1):
+            inside.append(plr)
     return inside
 
 

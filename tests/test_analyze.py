@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 import analyze
 from data import ticks
+from data.files import write_json
 from data.runs import Run
 from data.seeds import generator
 from models import mlp
@@ -337,3 +339,16 @@ def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments,
     places = {"empty": empty, "images": study, "mixed": mixed, "ticks": tick_study}
     with pytest.raises(analyze.BadInput, match=message):
         command(monkeypatch, *(argument.format(**places) for argument in arguments))
+
+
+# Results
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_committed_figures_come_from_the_committed_metrics(tmp_path, number):
+    results = Path(__file__).parent.parent / "results/cifar10-jpeg-narrow"
+    _, gather, _ = analyze.FIGURES[number]
+    write_json(tmp_path / "figure.json", gather(analyze.Study(results)))
+    committed = json.loads((results / f"figure{number:02d}.json").read_text())
+    numbers = json.loads((tmp_path / "figure.json").read_text())
+    assert numbers.items() <= committed.items()
