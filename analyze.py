@@ -35,6 +35,7 @@ class Study:
     shared = ("data", "digest", "classes", "model", "width", "batch_size", "rho")
 
     def __init__(self, folder):
+        self.folder = folder
         every_run = find_runs(folder)
         self.runs = [run for run in every_run if run.complete]
         self.incomplete = len(every_run) - len(self.runs)
@@ -44,12 +45,32 @@ class Study:
         for other in others:
             for name in self.shared:
                 if other.settings.get(name) != first.settings.get(name):
-                    raise BadInput(
-                        f"{folder}: {first.path} and {other.path} differ in {name} ({first.settings.get(name)} and "
-                        f"{other.settings.get(name)}); give the folder of one experiment"
-                    )
-        self.folder = folder
+                    raise BadInput(self._difference(first, other, name))
+        self.refuse_unlike_runs()
         self.settings = {name: first.settings[name] for name in self.shared if name in first.settings}
+
+    def refuse_unlike_runs(self):
+        """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
+        first_of_kind, seen = {}, {}
+        for run in self.runs:
+            for member in run.members:
+                kind = (run.config["stage"], len(member["lrs"]))
+                first = first_of_kind.setdefault(kind, run)
+                for name in ("first_step", "steps", "spacing", "anchor"):
+                    if run.settings.get(name) != first.settings.get(name):
+                        raise BadInput(self._difference(first, run, name))
+                solution = (*kind, *member["lrs"], member["seed"], member.get("data_seed"))
+                if seen.setdefault(solution, run) is not run:
+                    raise BadInput(
+                        f"{self.folder}: {seen[solution].path} and {run.path} hold the same learning rate and seed; "
+                        f"remove one of them"
+                    )
+
+    def _difference(self, first, other, name):
+        return (
+            f"{self.folder}: {first.path} and {other.path} differ in {name} ({first.settings.get(name)} and "
+            f"{other.settings.get(name)}); give the folder of one experiment"
+        )
 
     def by_plr(self, stage, value, flr=None):
         """{PLR: [value(run, member index) of every member]}, in order of PLRs, where the value is not None.
@@ -162,8 +183,8 @@ def subregime_2a(study, plrs, b12):
     inside = []
     for plr in plrs[plrs.index(b12["next"]) :]:
         reached = [curve[plr] for curve in finetuned if plr in curve]
-        if not reached:
-            continue
+        if len(reached) < 2:
+            continue  # the same at every FLR means nothing of one
         best, worst = max(reached, key=np.mean), min(reached, key=np.mean)
         if not is_worse(worst, best) and not is_worse(worst, best_of_regime_1):
             inside.append(plr)
@@ -261,7 +282,7 @@ FIGURE_5_FLRS = (10**-4.5, 1e-4)  # the notebook of the paper names the first, i
 
 def feature_numbers(study):
     """Figure 5: sorted single-feature accuracies after pre-training and after fine-tuning at small FLRs."""
-    flrs = [flr for flr in study.flrs() if any(np.isclose(flr, wanted) for wanted in FIGURE_5_FLRS)]
+    flrs = [flr for flr in study.flrs() if np.isclose(flr, FIGURE_5_FLRS, rtol=0.02).any()]
     panels = [{"stage": "pretrain"}] + [{"stage": "finetune", "flr": flr} for flr in flrs]
     for panel in panels:
         chosen = study.by_plr(panel["stage"], features_of("checkpoint"), panel.get("flr"))
@@ -308,7 +329,7 @@ def draw_regime_curve(numbers):
 
 def draw_accuracy_panels(numbers):
     panels = [("Fine-tuning", "flr", numbers["finetune"]), ("Weight averaging (SWA)", "window", numbers["swa"])]
-    panels = [panel for panel in panels if panel[2]] or panels[:1]
+    panels = [panel for panel in panels if panel[2]] or [("Pre-training", None, [])]
     figure, all_axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.5), sharey=True, squeeze=False)
     for axes, (title, kind, curves) in zip(all_axes[0], panels):
         draw_curve(axes, numbers["pretrain"], **PRETRAIN_STYLE)
@@ -420,11 +441,14 @@ def write_figure(number, study, folder):
 def draw_figure(path):
     """Draw figureNN.pdf and .png beside figureNN.json. Raises BadInput."""
     numbers = read_json(path)
-    if numbers.get("figure") not in FIGURES:
+    if not isinstance(numbers, dict) or numbers.get("figure") not in FIGURES:
         raise BadInput(f"{path}: holds no figure's numbers; give a figureNN.json that analyze.py figures wrote")
     _, _, draw = FIGURES[numbers["figure"]]
     with plt.rc_context(STYLE):
-        figure = draw(numbers)
+        try:
+            figure = draw(numbers)
+        except KeyError as missing:
+            raise BadInput(f"{path}: lacks {missing}; write it again with analyze.py figures") from None
         for suffix, options in ((".pdf", {"metadata": {"CreationDate": None}}), (".png", {"dpi": 200})):
             figure.savefig(path.with_suffix(suffix), **options)
         plt.close(figure)
@@ -478,8 +502,21 @@ def figures_command(args):
     if unfit:
         raise BadInput(f"--only {unfit[0]}: is about {FIGURES[unfit[0]][0]}; {args.folder} holds runs on {kind}")
     args.out.mkdir(parents=True, exist_ok=True)
+    print_regimes(measure_regimes(study))
     for number in wanted:
-        write_figure(number, study, args.out)
+        try:
+            write_figure(number, study, args.out)
+        except BadInput as error:
+            if args.only:
+                raise
+            print(f"figure {number} is left out: {error}")
+
+
+def print_regimes(regimes):
+    for name, title in (("b12", "1|2"), ("b2AB", "2A|2B"), ("b23", "2|3")):
+        place = regimes[name]
+        found = f"between {place['last']:.4g} and {place['next']:.4g}" if place else "not bracketed by these runs"
+        print(f"boundary {title}: {found}")
 
 
 def draw_command(args):

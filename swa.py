@@ -30,14 +30,18 @@ class WindowAverages:
         """Take weights [members, parameters] of a step (0 is where averaging begins) into the windows they are in."""
         position = step // self.spacing
         for window in self.windows:
-            first = 0 if self.anchor == "start" else max(self.windows) - window
-            if position < first + window:
-                # Before its window a diverged member counts too, for it has no average: 0 * NaN = NaN.
-                self.sums[window] = self.sums.get(window, 0) + (weights if position >= first else 0 * weights)
+            total = self.sums.setdefault(window, torch.zeros_like(weights))
+            if self.first(window) <= position < self.first(window) + window:
+                total += weights
 
-    def mean(self, window):
-        """The average of a window whose weights have all been added, [members, parameters]."""
-        return self.sums[window] / window
+    def first(self, window):
+        """Position, counted in spacings, of the first weights in a window."""
+        return 0 if self.anchor == "start" else max(self.windows) - window
+
+    def mean(self, window, last_step):
+        """The average of a window, [members, parameters]; NaN where the run stopped (diverged) before its end."""
+        complete = last_step // self.spacing >= self.first(window) + window - 1
+        return self.sums[window] / window if complete else torch.full_like(self.sums[window], torch.nan)
 
 
 def main():
@@ -82,15 +86,15 @@ def average(parent, path, args, device):
             task = make_task(config, device)
             averages = WindowAverages(windows, args.spacing, args.anchor)
             metrics = train(run, task, parent.weights_at(step), args.checkpoint_seconds, averages)
-            run.finish(metrics | {"swa": measure_averages(run, task, averages)})
+            run.finish(metrics | {"swa": measure_averages(run, task, averages, metrics["step"][-1])})
         print(f"{run.path}: complete")
 
 
-def measure_averages(run, task, averages):
+def measure_averages(run, task, averages, last_step):
     """Write each window's average as swa-K.pt; returns losses and accuracies, arrays indexed [window][member]."""
     measured = {"window": averages.windows}
     for window in averages.windows:
-        task.load_average(averages.mean(window))
+        task.load_average(averages.mean(window, last_step))
         for name, values in {**task.evaluate_train(), **task.evaluate()}.items():
             measured.setdefault(name, []).append(values)
         run.keep(f"swa-{window}", task.tensors())

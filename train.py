@@ -153,7 +153,7 @@ class TickTraining:
 
     def load(self, tensors):
         """Put what tensors() gave in place."""
-        self.load_average(tensors["weights"])
+        self.trainer.weights = tensors["weights"]
         self.frozen.copy_(tensors["buffers"]["frozen"])
 
     def load_average(self, weights):
@@ -236,6 +236,8 @@ def make_task(config, device):
     settings, members = config["settings"], config["members"]
     if settings["data"] == TICKS:
         return TickTraining(settings, members, device)
+    if not os.path.exists(config["data_file"]):
+        raise BadInput(f"{config['data_file']}: the run's image set is not there; say where it is by --data-file")
     image_set = load_images(config["data_file"], device)
     if image_set.digest != settings["digest"]:
         raise BadInput(
@@ -253,6 +255,8 @@ def finished_runs(paths):
     """Runs to continue, all checked before the first is. Raises BadInput for one that is not complete."""
     runs = [Run(path) for path in paths]
     for parent in runs:
+        if parent.config["stage"] == "swa":
+            raise BadInput(f"{parent.path}: is an SWA run; give the run that it continued, or another")
         if not parent.complete:
             raise BadInput(f"{parent.path}: is not complete; finish it first by the command that began it")
     return runs
@@ -376,7 +380,7 @@ def describe_ticks(args):
         {"lrs": [lr], "seed": seed, "data_seed": data_seed}
         for data_seed in dict.fromkeys(args.data_seed or [1])
         for seed in dict.fromkeys(args.seed)
-        for lr in args.lr
+        for lr in dict.fromkeys(args.lr)
     ]
     settings = {
         "data": TICKS,

@@ -38,6 +38,8 @@ def main(arguments=None):
 
     out = chosen.out or Path("datasets") / f"{chosen.set}.pt"
     limits = Limits(chosen.classes, chosen.train_per_class, chosen.test_per_class)
+    if out.is_dir():
+        raise BadInput(f"{out} is a folder; name a file with --out")
     if out.exists():
         image_set = load_image_set(out)
         _refuse_if_different(out, image_set.made_from, describe_source(chosen.set, chosen.source, limits))

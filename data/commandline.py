@@ -41,7 +41,10 @@ class Parser(argparse.ArgumentParser):
         )
 
     def convert_arg_line_to_args(self, line):
-        return shlex.split(line, comments=True)
+        try:
+            return shlex.split(line, comments=True)
+        except ValueError as error:
+            self.error(f"a file of arguments has the line {line!r}: {error}")
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
@@ -49,25 +52,26 @@ class Parser(argparse.ArgumentParser):
 
 def positive_float(text):
     """A finite number above 0, for argparse."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
-    return value
+    return _number(text, float, lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
 
 
 def positive_int(text):
     """A whole number above 0, for argparse."""
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return value
+    return _number(text, int, lambda value: value > 0, "a whole number above 0")
 
 
 def natural(text):
     """A whole number of at least 0, for argparse."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def _number(text, kind, is_allowed, description):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not is_allowed(value):
+        raise argparse.ArgumentTypeError(f"{text} is not {description}")
     return value
 
 
@@ -122,8 +126,15 @@ def run(main):
         print(f"{sys.argv[0]}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 3)
     except KeyboardInterrupt:
-        print(f"{sys.argv[0]}: interrupted; the same command resumes", file=sys.stderr)
+        print(f"{sys.argv[0]}: interrupted; the same command goes on from the last logged step", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output (head, say) has gone; nothing is lost, and a traceback would help nobody.
         sys.stderr.close()
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"{sys.argv[0]}: {error.filename}: {error.strerror}; mend that or name another place", file=sys.stderr
+        )
+        sys.exit(2)

@@ -14,11 +14,11 @@ def write_atomically(path, write):
     """Call write(file) on a temporary binary file in the same folder, then put it in the place of `path` at once.
 
     A reader, or a process that resumes after a kill at any moment, sees the old file or the new one, never a part.
-    The temporary name is fixed, so that a killed process leaves at most one such file, which the next one replaces.
-    Raises BadInput where the file cannot be written.
+    The temporary name carries the process number, so that two processes never write one file; a kill can leave it
+    behind. Raises BadInput where the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -26,12 +26,15 @@ def write_atomically(path, write):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        cause = (
-            error if isinstance(error, OSError) else error.__context__
-        )  # torch.save hides the system's own error
+        # torch.save hides the system's own error behind one of its kind.
+        cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        raise BadInput(f"{path}: cannot be written ({cause.strerror}); make room there, then run again") from None
+        raise BadInput(
+            f"{path}: cannot be written ({cause.strerror}); make room there or name another place"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_tensors(path, content):

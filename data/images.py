@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 
 from data.commandline import BadInput
+from data.files import write_tensors
 from data.seeds import generator
 
 # Per colour channel, of pixels in [0, 1]. The paper's code uses these CIFAR-10 numbers for every image set.
@@ -44,21 +44,8 @@ def save_image_set(image_set, path):
 
     Raises BadInput where the file cannot be written.
     """
-    path = Path(path)
-    # Jobs that start together may prepare the same set, so each writes a temporary file of its own.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            torch.save(vars(image_set), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save hides the system's own error behind one of its kind
-        reason = error.__context__ or error
-        raise BadInput(f"cannot write {path} ({reason}); make room there or give another --out")
-    finally:
-        temporary.unlink(missing_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, vars(image_set))
 
 
 def load_image_set(path, device="cpu"):

@@ -145,6 +145,8 @@ class OpenRun(Run):
             raise
 
     def _open(self, path, config, device):
+        for left_by_a_kill in path.glob(".*.tmp"):
+            left_by_a_kill.unlink()
         if not (path / "config.json").exists():
             write_json(path / "config.json", {**config, **describe_execution(device)})
         super().__init__(path)
@@ -205,7 +207,7 @@ def hold(path):
     descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         raise Refused(f"{path}: another process is working on it; wait for it or stop it") from None
     return descriptor

@@ -30,17 +30,6 @@ VERTICAL_MARGIN = MARGIN * math.sqrt(2)  # the same along x2, as both curves run
 TRAIN_SIZE, TEST_SIZE, SINGLE_FEATURE_SIZE = 512, 2000, 1000
 BATCH_SIZE = 16
 
-# Learning rates of the first stage, on the unit sphere: denser around the boundaries of the second regime.
-TICK_PLRS = [
-    10**exponent
-    for exponent in (
-        *(-4.5 + 0.25 * i for i in range(9)),
-        *(-2.25 + 0.125 * i for i in range(8)),
-        *(-1.25 + 0.25 * i for i in range(6)),
-    )
-]
-TICK_FLRS = TICK_PLRS[:11]
-
 
 class TickSets(NamedTuple):
     """The training and the test set of one data seed: inputs [samples, 32] and labels [samples]."""

@@ -23,6 +23,7 @@ for i in "${!plrs[@]}"; do
     echo "--lr ${plrs[i]} --seed $((2000 + i)) --out $out/pretrain/plr${plrs[i]}"
 done | side_by_side python train.py --data "$data" --model si-convnet --width 8 --batch-size 64 --steps "${EPOCHS:-120}" --log-every 2 ${TRAIN_FLAGS---compile}
 
+# The largest of the FLRs is the last PLR that converged here (b12), as in the paper.
 for plr in "${plrs[@]}"; do
     echo "swa.py $out/pretrain/plr$plr --windows 2 5 10 --out $out/swa"
     echo "finetune.py $out/pretrain/plr$plr --lr ${FLRS:-1e-4 5e-4 1.4e-3} --steps ${FINETUNE_EPOCHS:-60} --log-every 10 --out $out/finetune"

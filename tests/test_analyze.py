@@ -318,6 +318,24 @@ def test_figure_4_shows_feature_0_of_all_training_samples(tick_study):
 # Bad input
 
 
+def test_runs_of_other_lengths_are_not_averaged(study):
+    write_run(study / "longer", "pretrain", [{"lrs": [5.0], "seed": 1}], IMAGES | {"steps": 300})
+    with pytest.raises(analyze.BadInput, match="longer and .* differ in steps"):
+        analyze.Study(study)
+
+
+def test_a_solution_counts_once(study):
+    write_run(study / "again", "pretrain", [{"lrs": [1e-3], "seed": 1}], IMAGES)
+    with pytest.raises(analyze.BadInput, match="hold the same learning rate and seed"):
+        analyze.Study(study)
+
+
+def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_path, monkeypatch, capsys):
+    command(monkeypatch, "figures", tick_study, "--out", tmp_path)
+    assert "figure 5 is left out" in capsys.readouterr().out
+    assert (tmp_path / "figure15.pdf").exists() and not (tmp_path / "figure05.json").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -328,6 +346,7 @@ def test_figure_4_shows_feature_0_of_all_training_samples(tick_study):
         (["figures", "{ticks}", "--only", "5", "--out", "o"], "run analyze.py features"),
         (["draw", "{empty}/figure01.json"], "cannot be read"),
         (["draw", "{images}/pretrain/0.1/config.json"], "holds no figure's numbers"),
+        (["draw", "{damaged}"], "lacks 'pretrain'"),
     ],
 )
 def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments, message):
@@ -336,7 +355,9 @@ def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments,
     mixed = tmp_path / "mixed"
     write_study(mixed)
     write_run(mixed / "other", "pretrain", [{"lrs": [1], "seed": 1}], IMAGES | {"width": 16})
-    places = {"empty": empty, "images": study, "mixed": mixed, "ticks": tick_study}
+    damaged = tmp_path / "figure01.json"
+    damaged.write_text('{"figure": 1}')
+    places = {"damaged": damaged, "empty": empty, "images": study, "mixed": mixed, "ticks": tick_study}
     with pytest.raises(analyze.BadInput, match=message):
         command(monkeypatch, *(argument.format(**places) for argument in arguments))
 

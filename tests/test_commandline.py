@@ -122,8 +122,16 @@ def raising(error):
     [
         (raising(BadInput("a.pt: is missing")), 2, "train.py: a.pt: is missing\n"),
         (raising(Refused("runs/a: is held")), 3, "train.py: runs/a: is held\n"),
-        (raising(KeyboardInterrupt()), 130, "train.py: interrupted; the same command resumes\n"),
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), 130, "train.py: interrupted; the same command resumes\n"),
+        (
+            raising(KeyboardInterrupt()),
+            130,
+            "train.py: interrupted; the same command goes on from the last logged step\n",
+        ),
+        (
+            lambda: os.kill(os.getpid(), signal.SIGTERM),
+            130,
+            "train.py: interrupted; the same command goes on from the last logged step\n",
+        ),
         (raising(SystemExit(2)), 2, ""),
     ],
 )

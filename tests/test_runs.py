@@ -217,7 +217,6 @@ def test_sigkill(stage, kind, origin, finished, tmp_path):
     process.communicate()
     assert strict_json(folder / "metrics.json")["status"] == "running"
     assert call(*arguments, *SELDOM) == 0
-    (folder / ".metrics.json.tmp").unlink(missing_ok=True)
     assert_same_result(folder, finished(stage, kind, points=60)[1])
 
 
@@ -253,7 +252,7 @@ def test_interrupt_saves_the_last_logged_step(stage, kind, name, origin, finishe
 
     with mock.patch.object(task, "evaluate", interrupted):
         assert call(*arguments, *SELDOM) == 130
-    assert one_line(capsys) == f"{stage}.py: interrupted; the same command resumes\n"
+    assert one_line(capsys) == f"{stage}.py: interrupted; the same command goes on from the last logged step\n"
     assert step_on_disk(folder) == strict_json(finished(stage, kind)[1] / "metrics.json")["step"][1]
     assert call(*arguments) == 0
     assert_same_result(folder, finished(stage, kind)[1])
@@ -267,7 +266,10 @@ def test_live_process_holds_its_folder_until_ctrl_c(origin, finished, tmp_path, 
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130
-    assert error.endswith("train.py: interrupted; the same command resumes\n") and error.count("\n") == 1
+    assert (
+        error.endswith("train.py: interrupted; the same command goes on from the last logged step\n")
+        and error.count("\n") == 1
+    )
     assert step_on_disk(folder) > 0
     assert call(*arguments, *SELDOM) == 0
     assert_same_result(folder, finished("train", "ticks", points=150)[1])

@@ -24,7 +24,7 @@ def run(*command, folder=ROOT, **environment):
 
 
 def test_demo_trains_fine_tunes_averages_measures_and_draws(tmp_path):
-    short = {"PRETRAIN_STEPS": "300", "FINETUNE_STEPS": "100", "SWA_SPACING": "2"}
+    short = {"PRETRAIN_STEPS": "300", "FINETUNE_STEPS": "100"}
     output = run("bash", "scripts/demo.sh", str(tmp_path), **short)
     assert "What to expect" in output
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {

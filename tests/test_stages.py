@@ -343,8 +343,16 @@ def test_anchors(anchor, mean_of_two):
     averages = WindowAverages([2, 3], spacing=4, anchor=anchor)
     for step, weight in ((0, 1.0), (4, 10.0), (8, 100.0)):
         averages.add(step, torch.tensor([[weight]]))
-    assert averages.mean(2).item() == mean_of_two
-    assert averages.mean(3).item() == 37
+    assert averages.mean(2, last_step=8).item() == mean_of_two
+    assert averages.mean(3, last_step=8).item() == 37
+
+
+@pytest.mark.parametrize("anchor, whole", [("start", [True, False]), ("end", [False, False])])
+def test_windows_that_a_run_did_not_reach_the_end_of_have_no_average(anchor, whole):
+    averages = WindowAverages([2, 3], spacing=4, anchor=anchor)
+    for step in (0, 4):
+        averages.add(step, torch.ones(1, 1))
+    assert [averages.mean(window, last_step=4).isfinite().item() for window in (2, 3)] == whole
 
 
 def test_swa_from_a_kept_step(pretrained, averaged, tmp_path):
@@ -565,6 +573,16 @@ class TestRunsToContinue:
         message = f"{tmp_path / name}: is not a run folder"
         check_refusal(capsys, tmp_path / "out", message, stage, tmp_path / name, *own)
 
+    def test_swa_run(self, stage, own, averaged, tmp_path, capsys):
+        check_refusal(
+            capsys,
+            tmp_path / "out",
+            "is an SWA run; give the run that it",
+            stage,
+            averaged["ticks", "start"],
+            *own,
+        )
+
     def test_no_runs(self, stage, own, tmp_path, capsys):
         check_refusal(capsys, tmp_path / "out", "the following arguments are required: RUN", stage, *own)
 
@@ -577,7 +595,7 @@ class TestRunsToContinue:
         command = [stage, tmp_path / "run", *own, "--out", tmp_path / "out"]
         capsys.readouterr()
         assert call(*command) == 2
-        assert f"there is no {tmp_path / 'here.pt'}" in one_line(capsys)
+        assert f"{tmp_path / 'here.pt'}: the run's image set is not there" in one_line(capsys)
         assert call(*command, "--data-file", tmp_path / "there.pt") == 0
 
     def test_other_image_set(self, stage, own, pretrained, tmp_path, capsys):

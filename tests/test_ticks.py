@@ -1,11 +1,14 @@
 """The synthetic tick data against the geometry of the paper's appendix, written here independently."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from data import ticks
+from data.commandline import Parser
 
 VERTICAL = 0.1 * math.sqrt(2)
 
@@ -138,11 +141,16 @@ def test_boundary_curves():
     assert upper.tolist() == [2, 0, 0.5] and lower.tolist() == [0, -2, -1.5]
 
 
-def test_learning_rates():
+def test_preset_holds_the_learning_rates_of_the_paper():
     expected = """3.16e-5 5.62e-5 1e-4 1.78e-4 3.16e-4 5.62e-4 1e-3 1.78e-3 3.16e-3 5.62e-3 7.50e-3 1e-2
         1.33e-2 1.78e-2 2.37e-2 3.16e-2 4.22e-2 5.62e-2 1e-1 1.78e-1 3.16e-1 5.62e-1 1""".split()
-    assert ticks.TICK_PLRS == pytest.approx([float(lr) for lr in expected], rel=4e-3)
-    assert ticks.TICK_FLRS == ticks.TICK_PLRS[:11] and ticks.TICK_FLRS[-1] == pytest.approx(7.5e-3, rel=2e-3)
+    parser = Parser()
+    parser.add_argument("--data")
+    parser.add_argument("--lr", type=float, nargs="+")
+    preset = parser.parse_args([f"@{Path(__file__).parent.parent / 'scripts/ticks.args'}"])
+    assert preset.data == "ticks" and preset.lr == pytest.approx([float(lr) for lr in expected], rel=4e-3)
+    exponents = np.log10(preset.lr) * 8
+    assert exponents == pytest.approx(np.round(exponents), abs=1e-9)
 
 
 def test_minibatches_pass_once_over_every_training_set():
