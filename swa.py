@@ -32,7 +32,7 @@ class WindowAverages:
         for window in self.windows:
             total = self.sums.setdefault(window, torch.zeros_like(weights))
             if self.first(window) <= position < self.first(window) + window:
-                total += weights
+                self.sums[window] = total + weights  # not in place: a checkpoint may hold the old sum
 
     def first(self, window):
         """Position, counted in spacings, of the first weights in a window."""

@@ -111,14 +111,21 @@ class TickTraining:
         )
         self.train_set, self.test_set = (train_inputs, train_labels), (test_inputs, test_labels)
         self.seeds = [seed for _, seed in groups]
-        self.first_step, self.batch_size = settings["first_step"], settings["batch_size"]
+        self.first_step, self.batch_size, self.rho = (
+            settings[name] for name in ("first_step", "batch_size", "rho")
+        )
+        self.learning_rates = torch.tensor([member["lrs"][-1] for member in members], device=device)
         # The initial point depends on the training seed alone and the frozen layer on the data seed alone.
         points = [mlp.initial_weights(generator("initial-weights", member["seed"])) for member in members]
-        weights = settings["rho"] * torch.stack(points).to(device)
         frozen = [mlp.frozen_layer(generator("frozen-layer", data_seed)) for data_seed, _ in groups]
-        self.frozen = torch.stack(frozen).to(device)
-        learning_rates = torch.tensor([member["lrs"][-1] for member in members], device=device)
-        self.trainer = mlp.MlpTrainer(weights, self.frozen, learning_rates, self.batch_size, settings["rho"])
+        self._start(self.rho * torch.stack(points), torch.stack(frozen))
+
+    def _start(self, weights, frozen):
+        device = self.learning_rates.device
+        self.frozen = frozen.to(device)
+        self.trainer = mlp.MlpTrainer(
+            weights.to(device), self.frozen, self.learning_rates, self.batch_size, self.rho
+        )
 
     @property
     def weights(self):
@@ -153,8 +160,7 @@ class TickTraining:
 
     def load(self, tensors):
         """Put what tensors() gave in place."""
-        self.trainer.weights = tensors["weights"]
-        self.frozen.copy_(tensors["buffers"]["frozen"])
+        self._start(tensors["weights"], tensors["buffers"]["frozen"])
 
     def load_average(self, weights):
         """Put averaged weights in place, of any norm; layer norm has no statistics to re-estimate."""
@@ -181,14 +187,14 @@ def train(run, task, start, checkpoint_seconds, averages=None):
         checkpoint, metrics = resumed
         task.load(checkpoint)
         if averages is not None:
-            averages.sums = checkpoint["averages"]
-    stops = sorted({*range(log_every, steps, log_every), *keep, steps})
+            averages.sums = {k: total.to(task.weights.device) for k, total in checkpoint["averages"].items()}
+    stops = sorted({*range(log_every, steps, log_every), *keep, steps} - {*range(checkpoint["step"] + 1)})
     saved_at = time.monotonic()
     try:
         with Progress(str(run.path), steps, task.unit, checkpoint["step"]) as progress:
             for stop in stops:
-                if stop <= checkpoint["step"] or None not in metrics["diverged_at"]:
-                    continue
+                if None not in metrics["diverged_at"]:  # every member diverged
+                    break
                 train_metrics = task.advance(checkpoint["step"], stop)
                 checkpoint = record(stop, train_metrics, task, metrics, run, keep, averages)
                 progress.update(stop, summary(metrics))
