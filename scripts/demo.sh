@@ -13,7 +13,7 @@ source "$(dirname "$0")/setup.sh"
 out=$(realpath -sm --relative-to . "$out")
 pretrain_steps=${PRETRAIN_STEPS:-40000} finetune_steps=${FINETUNE_STEPS:-20000}
 swa_spacing=$((pretrain_steps >= 400 ? pretrain_steps / 400 : 1))  # the paper's 100 of 40000
-flrs="3.1622776601683795e-05 1e-4 1e-3 3.1622776601683794e-03 7.498942093324558e-03"
+flrs="3.1622776601683795e-05 1e-4 1e-3 7.498942093324558e-03"
 windows="2 5 10 20 50"
 
 # One folder a training seed, with the 23 learning rates of five data seeds: 115 members, which one core's cache holds.
