@@ -321,7 +321,7 @@ def add_execution_arguments(parser):
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one")
     parser.add_argument(
         "--checkpoint-seconds",
-        type=float,
+        type=natural,
         default=60,
         help="seconds between checkpoints; 0 for one at every logged step",
     )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A sweep of the SI ConvNet on CIFAR-10, narrow and short enough for two cores: figures 1 and 2 at reduced scale.
-# The same command resumes it.
+# About an hour and a half. The same command resumes it.
 #
 #   bash scripts/cifar10_narrow.sh DATA OUT
 #
