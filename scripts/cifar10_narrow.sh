@@ -16,7 +16,8 @@ out=$(realpath -sm --relative-to "$(dirname "$0")/.." "$2")
 source "$(dirname "$0")/setup.sh"
 
 read -ra plrs <<< "${PLRS:-1e-4 2e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1}"
-side_by_side() { xargs -P "$JOBS" -L 1 "$@"; }
+# Through cat, that is not on a terminal, processes report by lines: their bars would write over each other.
+side_by_side() { xargs -P "$JOBS" -L 1 "$@" 2>&1 | cat; }
 
 # Every learning rate has its own seed, and so its own initial point and classifier, as in the paper.
 for i in "${!plrs[@]}"; do

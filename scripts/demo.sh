@@ -26,7 +26,8 @@ study_seed() {
 export -f study_seed
 export out pretrain_steps finetune_steps swa_spacing flrs windows
 echo "training 230 networks (about 3 minutes on two cores)"
-printf '%s\n' 1 2 | xargs -P "$JOBS" -I SEED bash -euc 'study_seed SEED'
+# Through cat, that is not on a terminal, they report by lines: the bars of two processes would write over each other.
+printf '%s\n' 1 2 | xargs -P "$JOBS" -I SEED bash -euc 'study_seed SEED' 2>&1 | cat
 python analyze.py features "$out"
 python analyze.py figures "$out" --out "$out/figures"
 cat <<END
