@@ -145,6 +145,7 @@ SAME_ACCURACY = 0.01  # test accuracies no further apart count as the same
 CHANCE_LOSS = 0.5  # at chance, train loss is at least this part of its initial value
 
 
+@functools.cache  # every figure of a study asks for them
 def measure_regimes(study):
     """The boundaries between regimes (paper, sections 3 and 4), each between two neighbours of the PLR grid.
 
@@ -424,9 +425,9 @@ def lr_text(lr):
 FIGURES = {
     1: ("images", regime_numbers, draw_regime_curve),
     2: ("images", accuracy_numbers, draw_accuracy_panels),
-    4: ("ticks", tick_numbers, draw_ticks),
-    5: ("ticks", feature_numbers, draw_feature_panels),
-    15: ("ticks", accuracy_numbers, draw_accuracy_panels),
+    4: (ticks.NAME, tick_numbers, draw_ticks),
+    5: (ticks.NAME, feature_numbers, draw_feature_panels),
+    15: (ticks.NAME, accuracy_numbers, draw_accuracy_panels),
 }
 
 
@@ -480,7 +481,7 @@ def main():
 
 
 def features_command(args):
-    runs = [run for run in find_runs(args.folder) if run.complete and run.settings["data"] == "ticks"]
+    runs = [run for run in find_runs(args.folder) if run.complete and run.settings["data"] == ticks.NAME]
     if not runs:
         raise BadInput(f"{args.folder}: holds no complete runs on ticks")
     sets = [ticks.single_feature_set(feature) for feature in range(ticks.FEATURES)]
@@ -496,7 +497,7 @@ def figures_command(args):
     study = Study(args.folder)
     if study.incomplete:
         print(f"{args.folder}: {study.incomplete} runs are not complete and are left out")
-    kind = "ticks" if study.settings["data"] == "ticks" else "images"
+    kind = ticks.NAME if study.settings["data"] == ticks.NAME else "images"
     wanted = args.only or [number for number, (data, _, _) in FIGURES.items() if data == kind]
     unfit = [number for number in wanted if FIGURES[number][0] != kind]
     if unfit:

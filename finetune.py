@@ -7,8 +7,15 @@ rate changes between the stages. The runs may be fine-tuned ones themselves (two
 from pathlib import Path
 
 from data.commandline import Parser, lr_name, natural, positive_float, positive_int, run
-from data.runs import OpenRun
-from train import STEPS_HELP, add_continuing_arguments, describe_child, device_of, finished_runs, make_task, train
+from train import (
+    STEPS_HELP,
+    add_continuing_arguments,
+    complete_run,
+    describe_child,
+    device_of,
+    finished_runs,
+    train,
+)
 
 
 def main():
@@ -39,11 +46,11 @@ def finetune(parent, path, lr, args, device):
     step = parent.last_step if args.from_step is None else args.from_step
     log_every = args.log_every or parent.settings["log_every"]
     config = describe_child("finetune", parent, path, step, [lr], args.steps, log_every, args.data_file)
-    with OpenRun(path, config, device) as run:
-        if not run.complete:
-            task = make_task(config, device)
-            run.finish(train(run, task, parent.weights_at(step), args.checkpoint_seconds))
-        print(f"{run.path}: complete")
+
+    def work(run, task):
+        return train(run, task, parent.weights_at(step), args.checkpoint_seconds)
+
+    complete_run(path, config, device, work)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from data.commandline import BadInput, Parser, natural, positive_int, run
-from data.runs import OpenRun
-from train import add_continuing_arguments, describe_child, device_of, finished_runs, make_task, train
+from train import add_continuing_arguments, complete_run, describe_child, device_of, finished_runs, train
 
 
 class WindowAverages:
@@ -81,13 +80,13 @@ def average(parent, path, args, device):
         step = min(step, parent.last_step)  # diverged before
     config = describe_child("swa", parent, path, step, [], length, args.spacing, args.data_file)
     config["settings"] |= {"windows": windows, "spacing": args.spacing, "anchor": args.anchor}
-    with OpenRun(path, config, device) as run:
-        if not run.complete:
-            task = make_task(config, device)
-            averages = WindowAverages(windows, args.spacing, args.anchor)
-            metrics = train(run, task, parent.weights_at(step), args.checkpoint_seconds, averages)
-            run.finish(metrics | {"swa": measure_averages(run, task, averages, metrics["step"][-1])})
-        print(f"{run.path}: complete")
+
+    def work(run, task):
+        averages = WindowAverages(windows, args.spacing, args.anchor)
+        metrics = train(run, task, parent.weights_at(step), args.checkpoint_seconds, averages)
+        return metrics | {"swa": measure_averages(run, task, averages, metrics["step"][-1])}
+
+    complete_run(path, config, device, work)
 
 
 def measure_averages(run, task, averages, last_step):

@@ -17,7 +17,6 @@ from data.runs import RUNNING, SERIES, OpenRun, Run
 from data.seeds import generator
 from models import batchnorm, evaluation, mlp, sphere
 
-TICKS = "ticks"
 STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
 REESTIMATION_BATCH = 128
 SMALLEST_IMAGE = 8  # pixels of a side
@@ -167,6 +166,17 @@ class TickTraining:
         self.trainer.weights = weights
 
 
+def complete_run(path, config, device, work):
+    """Hold a run folder and, unless it is complete already, complete it with the metrics that work(run, task) returns.
+
+    Raises Refused and BadInput as OpenRun does.
+    """
+    with OpenRun(path, config, device) as run:
+        if not run.complete:
+            run.finish(work(run, make_task(config, device)))
+        print(f"{run.path}: complete")
+
+
 def train(run, task, start, checkpoint_seconds, averages=None):
     """The training loop of every stage: train to each logged step, measure, record; resumes where the folder stands.
 
@@ -240,7 +250,7 @@ def summary(metrics):
 def make_task(config, device):
     """The training task that a config describes. Raises BadInput where its data are missing or not the same."""
     settings, members = config["settings"], config["members"]
-    if settings["data"] == TICKS:
+    if settings["data"] == ticks.NAME:
         return TickTraining(settings, members, device)
     if not os.path.exists(config["data_file"]):
         raise BadInput(f"{config['data_file']}: the run's image set is not there; say where it is by --data-file")
@@ -333,7 +343,9 @@ def main():
         example="python train.py --data datasets/cifar10.pt --model si-resnet18 --lr 1e-3 --steps 200 --out runs/plr1e-3",
     )
     parser.add_argument("--out", required=True, help="run folder; the same command again resumes it")
-    parser.add_argument("--data", required=True, help=f"`{TICKS}`, or an image set prepared by python -m data")
+    parser.add_argument(
+        "--data", required=True, help=f"`{ticks.NAME}`, or an image set prepared by python -m data"
+    )
     parser.add_argument(
         "--model", choices=models.IMAGE_NETWORKS, help="network for an image set; ticks have their MLP"
     )
@@ -365,12 +377,8 @@ def main():
     args = parser.parse_args()
 
     device = device_of(args.device)
-    config = describe_ticks(args) if args.data == TICKS else describe_images(args, device)
-    with OpenRun(args.out, config, device) as run:
-        if not run.complete:
-            task = make_task(config, device)
-            run.finish(train(run, task, None, args.checkpoint_seconds))
-        print(f"{run.path}: complete")
+    config = describe_ticks(args) if args.data == ticks.NAME else describe_images(args, device)
+    complete_run(args.out, config, device, lambda run, task: train(run, task, None, args.checkpoint_seconds))
 
 
 def describe_ticks(args):
@@ -389,7 +397,7 @@ def describe_ticks(args):
         for lr in dict.fromkeys(args.lr)
     ]
     settings = {
-        "data": TICKS,
+        "data": ticks.NAME,
         "classes": 2,
         "model": "si-mlp",
         "batch_size": args.batch_size or ticks.BATCH_SIZE,
@@ -439,7 +447,7 @@ def describe_pretraining(args, settings, members, log_every):
         "settings": settings | length,
         "members": members,
         "parent": None,
-        "data_file": None if args.data == TICKS else args.data,
+        "data_file": None if args.data == ticks.NAME else args.data,
     }
 
 

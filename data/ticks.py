@@ -22,6 +22,7 @@ import torch
 
 from data.seeds import generator
 
+NAME = "ticks"  # of this data set on command lines and in run folders
 FEATURES = 16
 HALF_WIDTH = 2.0
 MARGIN = 0.1  # smallest distance between an informative point and a boundary curve

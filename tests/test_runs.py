@@ -293,7 +293,7 @@ def test_held_folder_is_refused_and_left_alone(stage, origin, tmp_path):
 def test_complete_run_is_left_alone(stage, kind, finished):
     arguments, folder = finished(stage, kind)
     before = contents(folder)
-    with mock.patch.object(SCRIPTS[stage], "make_task", None):  # nothing is trained
+    with mock.patch.object(SCRIPTS["train"], "make_task", None):  # nothing is trained
         assert call(*arguments) == 0
         assert call(*arguments, "--checkpoint-seconds", 5) == 0  # does not change results
     assert contents(folder) == before
