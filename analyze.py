@@ -1,6 +1,8 @@
 """Measure the solutions that the other scripts left on disk, and draw the figures of the paper.
 
     analyze.py features FOLDER                single-feature accuracies of runs on ticks, written beside the runs
+    analyze.py geometry FOLDER                angles and error barriers between solutions on ticks, beside the runs
+    analyze.py claims FOLDER                  the claims of the paper, held against the runs of one experiment
     analyze.py figures FOLDER --out DIR       the figures that the runs of one experiment permit
     analyze.py draw DIR/figureNN.json ...     figures again, from the numbers written beside them
 
@@ -15,199 +17,26 @@ import numpy as np
 import torch
 
 from data import ticks
-from data.commandline import BadInput, Parser, Progress, run
+from data.commandline import BadInput, Parser, Progress, positive_float, run
 from data.files import read_json, write_json
+from data.claims import GEOMETRY_WINDOW, judge, verdict_line
 from data.runs import find_runs
+from data.study import (
+    GEOMETRY_PAIRS,
+    Study,
+    features_of,
+    final,
+    geometry_name,
+    geometry_of,
+    late_values,
+    measure_regimes,
+    of_average,
+)
 from models import mlp
+from models.geometry import angular_distance, error_barriers, interpolation_errors
 
 matplotlib.use("Agg")  # writes files, never needs a display
 from matplotlib import pyplot as plt  # noqa: E402
-
-# --------------------------------------------------------------------------------------------------------- the runs
-
-
-class Study:
-    """The complete runs of one experiment, which share data, network, batch size and radius.
-
-    Raises BadInput where they do not, or where no pre-training is among them.
-    """
-
-    shared = ("data", "digest", "classes", "model", "width", "batch_size", "rho")
-
-    def __init__(self, folder):
-        self.folder = folder
-        every_run = find_runs(folder)
-        self.runs = [run for run in every_run if run.complete]
-        self.incomplete = len(every_run) - len(self.runs)
-        if not any(run.config["stage"] == "pretrain" for run in self.runs):
-            raise BadInput(f"{folder}: holds no complete pre-training run; make some with train.py")
-        first, *others = self.runs
-        for other in others:
-            for name in self.shared:
-                if other.settings.get(name) != first.settings.get(name):
-                    raise BadInput(self._difference(first, other, name))
-        self.refuse_unlike_runs()
-        self.settings = {name: first.settings[name] for name in self.shared if name in first.settings}
-
-    def refuse_unlike_runs(self):
-        """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
-        first_of_kind, seen = {}, {}
-        for run in self.runs:
-            for member in run.members:
-                kind = (run.config["stage"], len(member["lrs"]))
-                first = first_of_kind.setdefault(kind, run)
-                for name in ("first_step", "steps", "spacing", "anchor"):
-                    if run.settings.get(name) != first.settings.get(name):
-                        raise BadInput(self._difference(first, run, name))
-                solution = (*kind, *member["lrs"], member["seed"], member.get("data_seed"))
-                if seen.setdefault(solution, run) is not run:
-                    raise BadInput(
-                        f"{self.folder}: {seen[solution].path} and {run.path} hold the same learning rate and seed; "
-                        f"remove one of them"
-                    )
-
-    def _difference(self, first, other, name):
-        return (
-            f"{self.folder}: {first.path} and {other.path} differ in {name} ({first.settings.get(name)} and "
-            f"{other.settings.get(name)}); give the folder of one experiment"
-        )
-
-    def by_plr(self, stage, value, flr=None):
-        """{PLR: [value(run, member index) of every member]}, in order of PLRs, where the value is not None.
-
-        stage: `pretrain`; `finetune`, at one FLR; or `swa`. Runs that have more stages behind them are left out.
-        """
-        values = {}
-        for run in self.runs:
-            for index, member in enumerate(run.members):
-                plr, *flrs = member["lrs"]
-                if run.config["stage"] == stage and flrs == ([] if flr is None else [flr]):
-                    values.setdefault(plr, []).append(value(run, index))
-        values = {plr: [value for value in values[plr] if value is not None] for plr in sorted(values)}
-        return {plr: of_plr for plr, of_plr in values.items() if of_plr}
-
-    def flrs(self):
-        """The learning rates of all fine-tunings of pre-trained runs, in order."""
-        finetunings = [run for run in self.runs if run.config["stage"] == "finetune"]
-        every_lrs = [member["lrs"] for run in finetunings for member in run.members]
-        return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2})
-
-    def windows(self):
-        """The numbers of weights averaged by SWA runs, in order."""
-        return sorted({window for run in self.runs for window in run.settings.get("windows", [])})
-
-
-def final(name):
-    """A function (run, member index) -> the last value of a series of metrics.json."""
-    return lambda run, index: run.metrics[name][-1][index]
-
-
-def late_values(name):
-    """A function (run, member index) -> values of a series in the last tenth of the run (epochs 181-200 of 200)."""
-
-    def values(run, index):
-        steps = run.metrics["step"]
-        late = [step > 0.9 * steps[-1] or step == steps[-1] for step in steps]
-        return [row[index] for row, is_late in zip(run.metrics[name], late) if is_late]
-
-    return values
-
-
-def late_mean(name):
-    """A function (run, member index) -> mean of late_values; NaN where one was not finite."""
-    return lambda run, index: np.mean([np.nan if v is None else v for v in late_values(name)(run, index)])
-
-
-def of_average(window, name="test_accuracy"):
-    """A function (run, member index) -> a measurement of the SWA average of `window` weights; None where not made."""
-
-    def value(run, index):
-        swa = run.metrics["swa"]
-        return swa[name][swa["window"].index(window)][index] if window in swa["window"] else None
-
-    return value
-
-
-def spread(values_by_plr):
-    """Mean, standard deviation (population) and number of values at every PLR, as lists, in percent."""
-    return {
-        "plr": list(values_by_plr),
-        "mean": [100 * float(np.mean(values)) for values in values_by_plr.values()],
-        "std": [100 * float(np.std(values)) for values in values_by_plr.values()],
-        "n": [len(values) for values in values_by_plr.values()],
-    }
-
-
-# ------------------------------------------------------------------------------------------------------ the regimes
-
-CONVERGED_ACCURACY = 0.999  # train accuracy of a run that has converged
-SAME_ACCURACY = 0.01  # test accuracies no further apart count as the same
-CHANCE_LOSS = 0.5  # at chance, train loss is at least this part of its initial value
-
-
-@functools.cache  # every figure of a study asks for them
-def measure_regimes(study):
-    """The boundaries between regimes (paper, sections 3 and 4), each between two neighbours of the PLR grid.
-
-    Returns {"b12", "b2AB", "b23"}, each {"last": PLR, "next": PLR}: the last PLR below the boundary and the first
-    above it; None where the grid does not bracket the boundary. The thresholds are this project's.
-
-    b12: `last` is the largest PLR at which at least half of the runs converge, that is, have a train accuracy of
-        99.9 % averaged over the last tenth of the run. (Smaller PLRs that are not there yet are slow, not noisy.)
-    b23: `next` is the smallest PLR from which on every PLR is at chance, as means over runs and the last tenth of
-        each: test accuracy at most 1 pp above chance, and train loss at least half of its initial value.
-    b2AB: `last` is the end of subregime 2A: the last PLR above b12 from which fine-tuning reaches the same test
-        accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are the
-        same within 1 pp or two standard errors of their difference, whichever is more.
-    """
-    train_accuracies = study.by_plr("pretrain", late_mean("train_accuracy"))
-    plrs = list(train_accuracies)
-    converged = [plr for plr in plrs if np.mean(np.array(train_accuracies[plr]) >= CONVERGED_ACCURACY) >= 0.5]
-    test_accuracy = means(study.by_plr("pretrain", late_mean("test_accuracy")))
-    loss_kept = means(study.by_plr("pretrain", late_part_of_initial_loss))
-    chance = 1 / study.settings["classes"]
-    trains = [plr for plr in plrs if test_accuracy[plr] > chance + SAME_ACCURACY or loss_kept[plr] < CHANCE_LOSS]
-    b12, b23 = boundary(converged, plrs), boundary(trains, plrs)
-    return {"b12": b12, "b2AB": b12 and boundary(subregime_2a(study, plrs, b12), plrs), "b23": b23}
-
-
-def late_part_of_initial_loss(run, index):
-    return late_mean("train_loss")(run, index) / run.metrics["train_loss"][0][index]
-
-
-def subregime_2a(study, plrs, b12):
-    """The PLRs above b12 that meet the criterion of subregime 2A (see measure_regimes), in order."""
-    accuracy = final("test_accuracy")
-    pretrained = study.by_plr("pretrain", accuracy)
-    best_of_regime_1 = max((pretrained[plr] for plr in plrs if plr <= b12["last"]), key=np.mean)
-    finetuned = [study.by_plr("finetune", accuracy, flr) for flr in study.flrs()]
-    inside = []
-    for plr in plrs[plrs.index(b12["next"]) :]:
-        reached = [curve[plr] for curve in finetuned if plr in curve]
-        if len(reached) < 2:
-            continue  # the same at every FLR means nothing of one
-        best, worst = max(reached, key=np.mean), min(reached, key=np.mean)
-        if not is_worse(worst, best) and not is_worse(worst, best_of_regime_1):
-            inside.append(plr)
-    return inside
-
-
-def is_worse(accuracies, others):
-    """Whether the first mean is below the second by more than 1 pp and more than two standard errors."""
-    variances = [np.var(values, ddof=1) / len(values) if len(values) > 1 else 0 for values in (accuracies, others)]
-    return np.mean(others) - np.mean(accuracies) > max(SAME_ACCURACY, 2 * np.sqrt(sum(variances)))
-
-
-def boundary(below, plrs):
-    """The boundary above the largest of the PLRs `below`, or None where the grid has no PLR on both its sides."""
-    if not below or max(below) == plrs[-1]:
-        return None
-    return {"last": max(below), "next": plrs[plrs.index(max(below)) + 1]}
-
-
-def means(values_by_plr):
-    return {plr: float(np.mean(values)) for plr, values in values_by_plr.items()}
-
 
 # --------------------------------------------------------------------------------------------------- measuring runs
 
@@ -230,21 +59,83 @@ def measure_features(run, inputs, labels):
     run.write_measurement("features", {"solution": names, "single_feature_accuracy": torch.stack(accuracies)})
 
 
-def features_of(solution):
-    """A function (run, member index) -> its 16 single-feature accuracies, best first; None where not measured."""
-    measurement = functools.cache(lambda run: run.measurement("features"))
+TICK_ALPHAS = [step / 10 for step in range(11)]
 
-    def value(run, index):
-        features = measurement(run)
-        if features is None or solution not in features["solution"]:
-            return None
-        of_members = features["single_feature_accuracy"][features["solution"].index(solution)]
-        return sorted(of_members[index], reverse=True)
 
-    return value
+def measure_geometry(study, run, low, high):
+    """Angles and error barriers between the solutions that continue one pre-training on ticks: geometry-*.json.
+
+    They are L and H, fine-tuned at the FLRs `low` and `high`; S, the SWA average of 5 weights; and P, the
+    pre-training itself. Angles are in radians and barriers in percent, {pair: [member]}; errors are those of the
+    whole training and test set at 11 points of a straight line, which is not put back on the sphere (SPEC c).
+    Raises BadInput where one of the solutions is missing.
+    """
+    solutions = {
+        "P": run.weights(),
+        "L": continuation(study, run, "finetune", low).weights(),
+        "H": continuation(study, run, "finetune", high).weights(),
+        "S": continuation(study, run, "swa").weights(f"swa-{GEOMETRY_WINDOW}"),
+    }
+    weights = {name: solution["weights"] for name, solution in solutions.items()}
+    sets = ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(run.members)])
+    frozen = solutions["P"]["buffers"]["frozen"]
+
+    def errors(weights):
+        """Errors in percent, [train and test, members]."""
+        train, test = sets[:2], sets[2:]
+        return torch.stack([100 * (1 - mlp.evaluate(weights, frozen, *split)[1]) for split in (train, test)])
+
+    angles = {
+        pair: angular_distance(*(weights[name] for name in pair)) for pair in (*GEOMETRY_PAIRS, "LP")
+    }
+    barriers = {}
+    for pair in GEOMETRY_PAIRS:
+        path = interpolation_errors(*(weights[name] for name in pair), TICK_ALPHAS, errors)
+        barriers[pair] = error_barriers(path, TICK_ALPHAS)
+    measured = {
+        "low_flr": low,
+        "high_flr": high,
+        "window": GEOMETRY_WINDOW,
+        "alphas": TICK_ALPHAS,
+        "angle": angles,
+        "train_barrier": {pair: of_splits[0] for pair, of_splits in barriers.items()},
+        "test_barrier": {pair: of_splits[1] for pair, of_splits in barriers.items()},
+    }
+    run.write_measurement(geometry_name(low, high), measured)
+
+
+def continuation(study, run, stage, *later_lrs):
+    """The one run of a stage that continues a run. Raises BadInput."""
+    found = study.continuations(run, stage, *later_lrs)
+    if not found:
+        what = f"fine-tuning at {later_lrs[0]:.4g}: finetune.py" if later_lrs else "SWA: swa.py"
+        raise BadInput(f"{run.path}: is not continued by a complete {what} {run.path} ... makes it")
+    return found[0]
 
 
 # ---------------------------------------------------------------------------------- the numbers behind each figure
+
+
+def spread(values_by_plr, scale=100):
+    """Mean, standard deviation (population) and number of values at every PLR, as lists; in percent, or times scale."""
+    return {
+        "plr": list(values_by_plr),
+        "mean": [scale * float(np.mean(values)) for values in values_by_plr.values()],
+        "std": [scale * float(np.std(values)) for values in values_by_plr.values()],
+        "n": [len(values) for values in values_by_plr.values()],
+    }
+
+
+def quartiles(values_by_plr):
+    """Median, lower and upper quartile and number of values at every PLR, as lists."""
+    lower, median, upper = zip(*(np.percentile(values, (25, 50, 75)) for values in values_by_plr.values()))
+    return {
+        "plr": list(values_by_plr),
+        "median": list(map(float, median)),
+        "lower": list(map(float, lower)),
+        "upper": list(map(float, upper)),
+        "n": [len(values) for values in values_by_plr.values()],
+    }
 
 
 def regime_numbers(study):
@@ -253,6 +144,16 @@ def regime_numbers(study):
     pooled = {plr: [value for run in runs for value in run if value is not None] for plr, runs in values.items()}
     regimes = measure_regimes(study) | {"b2AB": None}  # which pre-training alone does not show
     return {"regimes": regimes, "pretrain": spread(pooled), "n": "logged epochs times runs"}
+
+
+FIGURE_15_FLRS = (10**-4.5, 10**-3.75, 1e-3, 10**-2.5, 10**-2.125)  # those that the paper shows of its eleven
+
+
+def tick_accuracy_numbers(study):
+    """Figure 15: accuracy_numbers(); where more FLRs are there than the paper shows, `drawn_flrs` are the paper's."""
+    drawn = [flr for flr in study.flrs() if np.isclose(flr, FIGURE_15_FLRS, rtol=0.02).any()]
+    enough = len(drawn) == len(FIGURE_15_FLRS)
+    return accuracy_numbers(study) | ({"drawn_flrs": drawn} if enough else {})
 
 
 def accuracy_numbers(study):
@@ -278,23 +179,71 @@ def tick_numbers(study):
     }
 
 
+def geometry_numbers(study):
+    """Figure 16: angles, mean and std over runs, and barriers, median and quartiles over runs, of three pairs."""
+    if len(study.flrs()) < 2:
+        raise BadInput(f"{study.folder}: fine-tuning at two or more FLRs is missing")
+    low, high = study.flrs()[0], study.flrs()[-1]
+    measured = {
+        quantity: {
+            pair: study.by_plr("pretrain", geometry_of(low, high, quantity, pair)) for pair in GEOMETRY_PAIRS
+        }
+        for quantity in ("angle", "train_barrier", "test_barrier")
+    }
+    if not measured["angle"]["LH"]:
+        raise BadInput(f"{study.folder}: geometry is not measured; run analyze.py geometry {study.folder}")
+    return {
+        "regimes": measure_regimes(study),
+        "low_flr": low,
+        "high_flr": high,
+        "window": GEOMETRY_WINDOW,
+        "angle": {pair: spread(values, scale=1) for pair, values in measured["angle"].items()},
+        **{
+            name: {pair: quartiles(values) for pair, values in measured[name].items()}
+            for name in ("train_barrier", "test_barrier")
+        },
+    }
+
+
 FIGURE_5_FLRS = (10**-4.5, 1e-4)  # the notebook of the paper names the first, its caption the second
 
 
 def feature_numbers(study):
     """Figure 5: sorted single-feature accuracies after pre-training and after fine-tuning at small FLRs."""
     flrs = [flr for flr in study.flrs() if np.isclose(flr, FIGURE_5_FLRS, rtol=0.02).any()]
-    panels = [{"stage": "pretrain"}] + [{"stage": "finetune", "flr": flr} for flr in flrs]
-    for panel in panels:
-        chosen = study.by_plr(panel["stage"], features_of("checkpoint"), panel.get("flr"))
-        if not chosen:
-            raise BadInput(f"{study.folder}: features are not measured; run analyze.py features {study.folder}")
-        panel["top"] = [
+    panels = [feature_panel(study, "pretrain"), *(feature_panel(study, "finetune", flr=flr) for flr in flrs)]
+    return {"regimes": measure_regimes(study), "panels": panels}
+
+
+def all_feature_numbers(study):
+    """Figure 17: the same after pre-training, after fine-tuning at the lowest and the highest FLR, and after SWA."""
+    flrs = study.flrs()
+    panels = [feature_panel(study, "pretrain")]
+    panels += [feature_panel(study, "finetune", flr=flr) for flr in sorted({*flrs[:1], *flrs[-1:]})]
+    if GEOMETRY_WINDOW in study.windows():
+        panels.append(feature_panel(study, "swa", window=GEOMETRY_WINDOW))
+    return {"regimes": measure_regimes(study), "panels": panels}
+
+
+def feature_panel(study, stage, flr=None, window=None):
+    """Sorted single-feature accuracies, and that of all features, after one stage; spread over runs."""
+    solution, accuracy = "checkpoint", final("test_accuracy")
+    if stage == "swa":
+        solution, accuracy = f"swa-{window}", of_average(window)
+    later_lrs = [] if flr is None else [flr]
+    chosen = study.by_plr(stage, features_of(solution), *later_lrs)
+    if not chosen:
+        raise BadInput(f"{study.folder}: features are not measured; run analyze.py features {study.folder}")
+    return {
+        "stage": stage,
+        "flr": flr,
+        "window": window,
+        "top": [
             spread({plr: [accuracies[rank] for accuracies in of_plr] for plr, of_plr in chosen.items()})
             for rank in range(ticks.FEATURES)
-        ]
-        panel["all_features"] = spread(study.by_plr(panel["stage"], final("test_accuracy"), panel.get("flr")))
-    return {"regimes": measure_regimes(study), "panels": panels}
+        ],
+        "all_features": spread(study.by_plr(stage, accuracy, *later_lrs)),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------- drawing
@@ -329,7 +278,9 @@ def draw_regime_curve(numbers):
 
 
 def draw_accuracy_panels(numbers):
-    panels = [("Fine-tuning", "flr", numbers["finetune"]), ("Weight averaging (SWA)", "window", numbers["swa"])]
+    drawn_flrs = numbers.get("drawn_flrs")
+    finetune = [curve for curve in numbers["finetune"] if drawn_flrs is None or curve["flr"] in drawn_flrs]
+    panels = [("Fine-tuning", "flr", finetune), ("Weight averaging (SWA)", "window", numbers["swa"])]
     panels = [panel for panel in panels if panel[2]] or [("Pre-training", None, [])]
     figure, all_axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.5), sharey=True, squeeze=False)
     for axes, (title, kind, curves) in zip(all_axes[0], panels):
@@ -358,27 +309,63 @@ def draw_ticks(numbers):
     return figure
 
 
-def draw_feature_panels(numbers):
+PAIR_LABELS = {"LH": "low FLR – high FLR", "SH": "SWA – high FLR", "SL": "SWA – low FLR"}
+PAIR_COLORS = {"LH": "#0072B2", "SH": "#D55E00", "SL": "#009E73"}
+BARRIER_FLOOR = 0.01  # percent; smaller ones run off the plot
+
+
+def draw_geometry_panels(numbers):
+    figure, all_axes = plt.subplots(1, 3, figsize=(10.5, 3.2))
+    for pair, label in PAIR_LABELS.items():
+        style = {"color": PAIR_COLORS[pair], "marker": "o", "label": label}
+        draw_curve(all_axes[0], numbers["angle"][pair], **style)
+        for axes, name in zip(all_axes[1:], ("train_barrier", "test_barrier")):
+            draw_quartiles(axes, numbers[name][pair], **style)
+    for axes, label in zip(
+        all_axes, ("Angular distance (rad)", "Train error barrier (%)", "Test error barrier (%)")
+    ):
+        prepare_plr_axes(axes, numbers)
+        axes.set_ylabel(label)
+    all_axes[0].set_ylim(bottom=0)
+    for axes in all_axes[1:]:
+        axes.set_yscale("log")
+        axes.set_ylim(BARRIER_FLOOR, 100)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_quartiles(axes, curve, color, **style):
+    """A median over runs with the band between the quartiles; what is below the floor leaves a log axis downwards."""
+    median, lower, upper = (np.maximum(curve[name], BARRIER_FLOOR / 10) for name in ("median", "lower", "upper"))
+    axes.plot(curve["plr"], median, color=color, **style)
+    axes.fill_between(curve["plr"], lower, upper, color=color, alpha=0.15, linewidth=0)
+
+
+def draw_feature_panels(numbers, bands=False):
     panels = numbers["panels"]
     figure, all_axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.3), sharey=True, squeeze=False)
     for axes, panel in zip(all_axes[0], panels):
         for rank, (curve, color) in enumerate(zip(panel["top"], colors(len(panel["top"])))):
             name = {0: "best feature of each run", len(panel["top"]) - 1: "worst feature"}.get(rank)
-            axes.plot(curve["plr"], curve["mean"], color=color, linewidth=1, label=name)
-        full = panel["all_features"]
-        axes.plot(full["plr"], full["mean"], color="black", marker="o", label="all features")
+            draw_curve(axes, curve, bands, color=color, linewidth=1, label=name)
+        draw_curve(axes, panel["all_features"], bands, color="black", marker="o", label="all features")
         prepare_plr_axes(axes, numbers)
-        title = f"After fine-tuning, FLR {lr_text(panel['flr'])}" if "flr" in panel else "After pre-training"
-        axes.set_title(title, fontsize=9, pad=16)
+        axes.set_title(panel_title(panel), fontsize=9, pad=16)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
     return figure
 
 
-def draw_curve(axes, curve, color, **style):
-    """A mean over runs, with a band of one standard deviation where there are several."""
+def panel_title(panel):
+    if panel["stage"] == "finetune":
+        return f"After fine-tuning, FLR {lr_text(panel['flr'])}"
+    return f"After SWA, {panel['window']} weights" if panel["stage"] == "swa" else "After pre-training"
+
+
+def draw_curve(axes, curve, bands=True, *, color, **style):
+    """A mean over runs, with a band of one standard deviation, if wanted, where there are several."""
     axes.plot(curve["plr"], curve["mean"], color=color, **style)
-    if max(curve["n"]) > 1:
+    if bands and max(curve["n"]) > 1:
         mean, std = np.array(curve["mean"]), np.array(curve["std"])
         axes.fill_between(curve["plr"], mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
 
@@ -427,7 +414,9 @@ FIGURES = {
     2: ("images", accuracy_numbers, draw_accuracy_panels),
     4: (ticks.NAME, tick_numbers, draw_ticks),
     5: (ticks.NAME, feature_numbers, draw_feature_panels),
-    15: (ticks.NAME, accuracy_numbers, draw_accuracy_panels),
+    15: (ticks.NAME, tick_accuracy_numbers, draw_accuracy_panels),
+    16: (ticks.NAME, geometry_numbers, draw_geometry_panels),
+    17: (ticks.NAME, all_feature_numbers, functools.partial(draw_feature_panels, bands=True)),
 }
 
 
@@ -466,6 +455,20 @@ def main():
     features = commands.add_parser("features", help="measure the single-feature accuracies of runs on ticks")
     features.add_argument("folder", help="folder of run folders; runs that are measured already are passed over")
 
+    geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions on ticks")
+    geometry.add_argument("folder", help="folder of the run folders of one experiment")
+    geometry.add_argument(
+        "--flr",
+        type=positive_float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="of the two fine-tuned solutions (default: the lowest and the highest there)",
+    )
+
+    claims = commands.add_parser("claims", help="hold the claims of the paper against the runs of one experiment")
+    claims.add_argument("folder", help="folder of the run folders of one experiment")
+    claims.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to a file, too")
+
     figures = commands.add_parser("figures", help="draw figures from the metrics of one experiment")
     figures.add_argument("folder", help="folder of the run folders of one experiment")
     figures.add_argument("--out", type=Path, required=True, help="folder for figureNN.pdf, .png and .json")
@@ -477,7 +480,14 @@ def main():
     draw.add_argument("figures", type=Path, nargs="+", metavar="figureNN.json", help="files that `figures` wrote")
 
     args = parser.parse_args()
-    {"features": features_command, "figures": figures_command, "draw": draw_command}[args.command](args)
+    command = {
+        "features": features_command,
+        "geometry": geometry_command,
+        "claims": claims_command,
+        "figures": figures_command,
+        "draw": draw_command,
+    }[args.command]
+    command(args)
 
 
 def features_command(args):
@@ -491,6 +501,32 @@ def features_command(args):
             if run.measurement("features") is None:
                 measure_features(run, inputs, labels)
             progress.update(done, run.path.name)
+
+
+def geometry_command(args):
+    study = Study(args.folder)
+    if study.settings["data"] != ticks.NAME:
+        raise BadInput(
+            f"{args.folder}: holds runs on {study.settings['data']}; geometry is measured on ticks so far"
+        )
+    flrs = args.flr or study.flrs()
+    if len(flrs) < 2:
+        raise BadInput(f"{args.folder}: holds fine-tuning at fewer than two FLRs; make it with finetune.py")
+    low, high = flrs[0], flrs[-1]
+    runs = [run for run in study.runs if run.config["stage"] == "pretrain"]
+    with Progress("geometry", len(runs), "run", 0) as progress:
+        for done, run in enumerate(runs, start=1):
+            if run.measurement(geometry_name(low, high)) is None:
+                measure_geometry(study, run, low, high)
+            progress.update(done, run.path.name)
+
+
+def claims_command(args):
+    verdicts = judge(Study(args.folder))
+    for verdict in verdicts:
+        print(verdict_line(verdict))
+    if args.json:
+        write_json(args.json, {"claims": verdicts})
 
 
 def figures_command(args):

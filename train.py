@@ -5,6 +5,7 @@ This file owns the training loop, and the training of every network; finetune.py
 
 import functools
 import os
+import sys
 import time
 
 import torch
@@ -40,7 +41,8 @@ class ImageTraining:
         self.network = network.to(device, memory_format=torch.channels_last)
         self.weights, self.gradient = sphere.flatten(models.trained_parameters(self.network))
         sphere.project_(self.weights, settings["rho"])
-        self.forward = torch.compile(self.network, dynamic=False) if settings["compile"] else self.network
+        compiles = settings["compile"] and can_compile(device)
+        self.forward = torch.compile(self.network, dynamic=False) if compiles else self.network
 
     def advance(self, step, until):
         """Train from a step to a later one. Returns train loss and accuracy as met on the way, [members] each."""
@@ -96,20 +98,20 @@ class ImageTraining:
 class TickTraining:
     """The MLPs of the synthetic study on ticks, all members in one program. A step is one SGD iteration.
 
-    settings: batch_size, rho, first_step (iterations of earlier stages). members: {"lrs", "seed", "data_seed"}, those
-    with the same pair of seeds (a group) side by side and equally many; the last of lrs is in use.
+    settings: batch_size, rho, compile, first_step (iterations of earlier stages). members: {"lrs", "seed",
+    "data_seed"}, those with the same pair of seeds (a group) side by side and equally many; the last of lrs is in use.
     """
 
     unit = "iteration"
 
     def __init__(self, settings, members, device):
-        groups = list(dict.fromkeys((member["data_seed"], member["seed"]) for member in members))
-        sets = {data_seed: ticks.tick_sets(data_seed) for data_seed, _ in groups}
+        groups = ticks.groups(members)
         train_inputs, train_labels, test_inputs, test_labels = (
-            torch.stack(tensors).to(device) for tensors in zip(*(sets[data_seed] for data_seed, _ in groups))
+            tensor.to(device) for tensor in ticks.stacked_sets([data_seed for data_seed, _ in groups])
         )
         self.train_set, self.test_set = (train_inputs, train_labels), (test_inputs, test_labels)
         self.seeds = [seed for _, seed in groups]
+        self.compiled = settings["compile"] and can_compile(device)
         self.first_step, self.batch_size, self.rho = (
             settings[name] for name in ("first_step", "batch_size", "rho")
         )
@@ -123,7 +125,7 @@ class TickTraining:
         device = self.learning_rates.device
         self.frozen = frozen.to(device)
         self.trainer = mlp.MlpTrainer(
-            weights.to(device), self.frozen, self.learning_rates, self.batch_size, self.rho
+            weights.to(device), self.frozen, self.learning_rates, self.batch_size, self.rho, self.compiled
         )
 
     @property
@@ -263,6 +265,18 @@ def make_task(config, device):
 
 
 @functools.cache
+def can_compile(device):
+    """Whether torch.compile works here: it needs a C++ compiler, or Triton on a GPU. Says so if it does not."""
+    try:
+        torch.compile(lambda numbers: numbers + 1)(torch.zeros(8, device=device))
+    except Exception as error:  # its kind depends on what is missing, and on the version of PyTorch
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(f"--compile: cannot compile here ({cause}); going on without, which is slower", file=sys.stderr)
+        return False
+    return True
+
+
+@functools.cache
 def load_images(path, device):
     return images.load_image_set(path, device)
 
@@ -367,7 +381,9 @@ def main():
         "--rho", type=positive_float, help="radius of the sphere (default: the paper's for the network)"
     )
     parser.add_argument(
-        "--compile", action="store_true", help="compile an image network: starts slower, runs faster"
+        "--compile",
+        action="store_true",
+        help="compile the training step: starts some seconds later, runs faster; needs a C++ compiler",
     )
     parser.add_argument(
         "--log-every", type=positive_int, help="steps between measurements (default: 1; ticks: 1000)"
@@ -383,7 +399,7 @@ def main():
 
 def describe_ticks(args):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
-    unwanted = [name for name in ("model", "width", "compile") if getattr(args, name)]
+    unwanted = [name for name in ("model", "width") if getattr(args, name)]
     if unwanted:
         raise BadInput(
             f"--{unwanted[0]}: is for image networks; ticks have the one MLP of the paper; leave it out"
@@ -402,6 +418,7 @@ def describe_ticks(args):
         "model": "si-mlp",
         "batch_size": args.batch_size or ticks.BATCH_SIZE,
         "rho": args.rho or 1.0,
+        "compile": args.compile,
     }
     return describe_pretraining(args, settings, members, log_every=args.log_every or 1000)
 

@@ -50,6 +50,17 @@ def tick_sets(data_seed):
     )
 
 
+def groups(members):
+    """The pairs (data seed, training seed) of a run's members, in order, each once."""
+    return list(dict.fromkeys((member["data_seed"], member["seed"]) for member in members))
+
+
+def stacked_sets(data_seeds):
+    """The TickSets of several data seeds, which may repeat, stacked: inputs [seeds, samples, 32]."""
+    sets = {data_seed: tick_sets(data_seed) for data_seed in data_seeds}
+    return TickSets(*(torch.stack(tensors) for tensors in zip(*(sets[data_seed] for data_seed in data_seeds))))
+
+
 def single_feature_set(feature):
     """Inputs [1000, 32] and labels [1000] in which only `feature` (0 to 15) depends on the label.
 
@@ -112,12 +123,13 @@ def minibatches(inputs, labels, seeds, pass_index, batch_size=BATCH_SIZE):
     """
     runs, samples, _ = inputs.shape
     iterations = samples // batch_size
-    orders = torch.stack([_order(seed, pass_index, samples) for seed in seeds])
+    orders = torch.stack([pass_order(seed, pass_index, samples) for seed in seeds])
     chosen = orders[:, : iterations * batch_size].view(runs, iterations, batch_size).transpose(0, 1)
     chosen = chosen.to(inputs.device)
     run = torch.arange(runs, device=inputs.device)[:, None]
     return inputs[run, chosen], labels[run, chosen]
 
 
-def _order(seed, pass_index, samples):
+def pass_order(seed, pass_index, samples):
+    """The order [samples] in which a training seed visits its training set in one pass."""
     return torch.randperm(samples, generator=generator("order", seed, pass_index))

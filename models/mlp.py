@@ -49,15 +49,18 @@ class MlpTrainer:
     frozen: last layers, [groups, 32].
     learning_rates: [members], effective ones, that is, on the unit sphere.
     batch: points per member and step.
+    compiled: whether to compile the gradient, which takes seconds at the first step and rounds differently.
     """
 
-    def __init__(self, weights, frozen, learning_rates, batch=16, rho=1.0):
+    def __init__(self, weights, frozen, learning_rates, batch=16, rho=1.0, compiled=False):
         members = len(weights)
         self.layers = _matrices(weights)
         self.frozen = frozen.repeat_interleave(members // len(frozen), dim=0)[:, None]
         self.rates = (learning_rates * rho**2 / batch).view(members, 1, 1).to(weights.dtype)
         self.rho = rho
         self.workspace = _workspace(self.layers[0], batch)
+        self.descent = torch.compile(_descent, dynamic=False) if compiled else _descent
+        self.replay = None
 
     @property
     def weights(self):
@@ -75,27 +78,72 @@ class MlpTrainer:
         Here g is the gradient of the mean batch loss, and the norm is that of both matrices together.
         inputs: [groups, batch, 32]; labels: [groups, batch], 0 or 1.
         """
+        if not self.layers.is_cuda:
+            self._step(inputs, labels)
+            return
+        if self.replay is None:
+            self.replay = _captured(self._step, self.layers, inputs, labels)
+        self.replay(inputs, labels)
+
+    def _step(self, inputs, labels):
         groups, batch, _ = inputs.shape
         first, second = self.layers
-        centred_1, hidden_1, centred_2, gradient_2, gradient_1 = self.workspace
-        logit, inverse_deviation = _forward(first, second, self.frozen, inputs, self.workspace)
-
-        # Learning rate and batch mean are part of the logit's gradient: what comes out is the step itself.
-        error = logit.sigmoid().view(groups, -1, batch) - labels[:, None]
-        slope = error.view_as(logit) * self.rates * inverse_deviation
-        # Layer norm takes the mean and the component along the activations out of the gradient. The latter is
-        # absent from layer 1, as the logit does not depend on the scale there, except through the epsilon.
-        radial = logit * inverse_deviation
-        _relu_backward(self.frozen.mT.expand_as(centred_2), centred_2, out=gradient_2)
-        _centre_(gradient_2).addcmul_(centred_2, radial, value=-1 / WIDTH).mul_(slope)
-        torch.bmm(second.mT, gradient_2, out=gradient_1)
-        _relu_backward(gradient_1, centred_1, out=gradient_1)
-        _centre_(gradient_1).addcmul_(centred_1, slope * radial, value=-LAYER_NORM_EPSILON / WIDTH)
-
+        hidden_1, gradient_2, gradient_1 = self.descent(
+            first, second, self.frozen, self.rates, inputs, labels, self.workspace
+        )
         second.baddbmm_(gradient_2, hidden_1.mT, alpha=-1)
         first.view(groups, -1, WIDTH).baddbmm_(gradient_1.view(groups, -1, batch), inputs, alpha=-1)
         norms = torch.linalg.vector_norm(self.layers.flatten(2), dim=2)
         self.layers.mul_((self.rho / torch.hypot(*norms))[:, None, None])
+
+
+def _captured(step, state, inputs, labels):
+    """step(inputs, labels) as a function that replays it as a CUDA graph: its kernels are too small to launch singly.
+
+    step changes nothing but the tensor `state`, in place. inputs, labels: examples, which fix the shapes.
+    """
+    inputs, labels, before = inputs.clone(), labels.clone(), state.clone()
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # kernels are compiled and libraries set up before the capture
+        for _ in range(3):
+            step(inputs, labels)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(inputs, labels)
+    state.copy_(before)
+
+    def replay(new_inputs, new_labels):
+        inputs.copy_(new_inputs)
+        labels.copy_(new_labels)
+        graph.replay()
+
+    return replay
+
+
+def _descent(first, second, frozen, rates, inputs, labels, workspace):
+    """What a step subtracts, as factors: gradient_2 @ hidden_1.mT from `second`, gradient_1 @ inputs from `first`.
+
+    Shapes as in _forward; rates [members, 1, 1], labels [groups, points]. The results, (hidden_1, gradient_2,
+    gradient_1), [members, 32, points] each, lie in the workspace.
+    """
+    groups, points, _ = inputs.shape
+    centred_1, hidden_1, centred_2, gradient_2, gradient_1 = workspace
+    logit, inverse_deviation = _forward(first, second, frozen, inputs, workspace)
+
+    # Learning rate and batch mean are part of the logit's gradient: what comes out is the step itself.
+    error = logit.sigmoid().view(groups, -1, points) - labels[:, None]
+    slope = error.view_as(logit) * rates * inverse_deviation
+    # Layer norm takes the mean and the component along the activations out of the gradient. The latter is
+    # absent from layer 1, as the logit does not depend on the scale there, except through the epsilon.
+    radial = logit * inverse_deviation
+    _relu_backward(frozen.mT.expand_as(centred_2), centred_2, out=gradient_2)
+    _centre_(gradient_2).addcmul_(centred_2, radial, value=-1 / WIDTH).mul_(slope)
+    torch.bmm(second.mT, gradient_2, out=gradient_1)
+    _relu_backward(gradient_1, centred_1, out=gradient_1)
+    _centre_(gradient_1).addcmul_(centred_1, slope * radial, value=-LAYER_NORM_EPSILON / WIDTH)
+    return hidden_1, gradient_2, gradient_1
 
 
 def _matrices(weights):
@@ -147,7 +195,7 @@ def _relu_backward(gradient, activations, out):
 
 
 MEMBERS_AT_ONCE = 32
-ACTIVATIONS_AT_ONCE = 2**17  # half a megabyte of float32, which stays in cache
+ACTIVATIONS_AT_ONCE = {"cpu": 2**17, "cuda": 2**27}  # half a megabyte of float32 stays in a processor's cache
 
 
 @torch.no_grad()
@@ -159,21 +207,32 @@ def logits(weights, frozen, inputs):
     """
     inputs = inputs.expand(len(frozen), -1, -1)
     scores = weights.new_empty(len(weights), inputs.shape[1])
-    groups = zip(weights.chunk(len(frozen)), frozen, inputs, scores.chunk(len(frozen)))
-    for group_weights, last, group_inputs, group_scores in groups:
-        chunks = zip(group_weights.split(MEMBERS_AT_ONCE), group_scores.split(MEMBERS_AT_ONCE))
-        for chunk, chunk_scores in chunks:
-            first, second = _matrices(chunk)
-            frozen_rows = last.expand(len(chunk), 1, WIDTH)
-            points = max(64, ACTIVATIONS_AT_ONCE // (len(chunk) * WIDTH))
-            workspace = _workspace(first, points)
-            for part, part_scores in zip(group_inputs.split(points), chunk_scores.split(points, dim=1)):
-                buffers = [buffer[..., : len(part)] for buffer in workspace]
-                logit, _ = _forward(first, second, frozen_rows, part[None], buffers)
-                part_scores.copy_(logit[:, 0])
+    for part in _blocks(weights, frozen, inputs, scores):
+        part_weights, part_frozen, part_inputs, part_scores = part
+        first, second = _matrices(part_weights)
+        frozen_rows = part_frozen.repeat_interleave(len(first) // len(part_frozen), dim=0)[:, None]
+        points = max(64, ACTIVATIONS_AT_ONCE[weights.device.type] // (len(first) * WIDTH))
+        workspace = _workspace(first, points)
+        for some_inputs, some_scores in zip(part_inputs.split(points, dim=1), part_scores.split(points, dim=1)):
+            buffers = [buffer[..., : some_inputs.shape[1]] for buffer in workspace]
+            logit, _ = _forward(first, second, frozen_rows, some_inputs, buffers)
+            some_scores.copy_(logit[:, 0])
     return scores
 
 
+def _blocks(weights, frozen, inputs, scores):
+    """What logits() takes at once, as (weights, frozen, inputs, scores): everything on a GPU, else some of a group."""
+    if weights.is_cuda:
+        yield weights, frozen, inputs, scores
+        return
+    groups = len(frozen)
+    for index, (group_weights, group_scores) in enumerate(zip(weights.chunk(groups), scores.chunk(groups))):
+        group = slice(index, index + 1)
+        for block in zip(group_weights.split(MEMBERS_AT_ONCE), group_scores.split(MEMBERS_AT_ONCE)):
+            yield block[0], frozen[group], inputs[group], block[1]
+
+
+@torch.no_grad()
 def evaluate(weights, frozen, inputs, labels):
     """Mean binary cross-entropy and accuracy (a fraction), both [members].
 

@@ -1,0 +1,761 @@
+"""The claims of the paper as criteria that the runs of one experiment are held against.
+
+    for verdict in judge(study): print(verdict_line(verdict))
+
+Nothing here knows where regimes lie: their boundaries are measured (see study.py), and every criterion speaks of all
+setups that the claim speaks of. The thresholds are this project's own. Accuracies are in percent and means over
+runs; "pp" are percentage points; "best" is the highest mean. `A` exceeds `B` if its mean is higher by more than two
+standard errors of the difference (of single runs: if it is higher).
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from data import ticks
+from data.study import (
+    CONVERGED_ACCURACY,
+    GEOMETRY_PAIRS,
+    features_of,
+    final,
+    geometry_of,
+    is_worse,
+    late_mean,
+    late_values,
+    measure_regimes,
+    of_average,
+    standard_error,
+)
+
+HOLDS, FAILS, NOT_MEASURABLE = "holds", "does not hold", "not measurable"
+GEOMETRY_WINDOW = 5  # weights in the SWA average of geometry and band figures
+
+
+class NotMeasurable(Exception):
+    """These runs cannot tell; the message says what is missing."""
+
+
+class Values(dict):
+    """{PLR: values of the runs}, with the means that claims are about."""
+
+    def means(self, plrs):
+        """Means over runs at these PLRs. Raises NotMeasurable where there are no runs."""
+        missing = [plr for plr in plrs if plr not in self]
+        if missing:
+            raise NotMeasurable(f"runs are missing, for one at PLR {missing[0]:.3g}")
+        return np.array([np.mean(self[plr], axis=0) for plr in plrs])
+
+
+class Evidence:
+    """What a study's runs say, in the terms of the claims; every number is read once."""
+
+    def __init__(self, study):
+        self.study = study
+        self.regimes = measure_regimes(study)
+        self.chance = 100 / study.settings["classes"]
+        self.pretrained = self.percent("pretrain", final("test_accuracy"))
+        self.late_accuracy = self.percent("pretrain", late_mean("test_accuracy"))
+        self.late_train_accuracy = self.percent("pretrain", late_mean("train_accuracy"))
+        self.plrs = list(self.pretrained)
+        self.finetuned = {
+            flr: self.percent("finetune", final("test_accuracy"), flr) for flr in study.flrs()
+        }  # {FLR: Values}
+        self.averaged = {window: self.percent("swa", of_average(window)) for window in study.windows()}
+
+    def percent(self, stage, value, *later_lrs):
+        return scaled(self.study.by_plr(stage, value, *later_lrs), 100)
+
+    def regime(self, name):
+        """The PLRs of regime `1`, `2`, `2A`, `2B` or `3`. Raises NotMeasurable where its ends were not."""
+        low, high = {
+            "1": (None, "b12"),
+            "2": ("b12", "b23"),
+            "2A": ("b12", "b2AB"),
+            "2B": ("b2AB", "b23"),
+            "3": ("b23", None),
+        }[name]
+        for end in (low, high):
+            if end and not self.regimes[end]:
+                raise NotMeasurable(f"regime {name}: its boundary {end} is not bracketed by these runs")
+        first = self.regimes[low]["next"] if low else 0
+        last = self.regimes[high]["last"] if high else np.inf
+        return [plr for plr in self.plrs if first <= plr <= last]
+
+    @property
+    def flrs(self):
+        """The FLRs of at least two that were used. Raises NotMeasurable."""
+        if len(self.finetuned) < 2:
+            raise NotMeasurable("fine-tuning at two or more FLRs is missing")
+        return list(self.finetuned)
+
+    @property
+    def windows(self):
+        """The numbers of weights averaged, at least two. Raises NotMeasurable."""
+        if len(self.averaged) < 2:
+            raise NotMeasurable("SWA with two or more windows is missing")
+        return list(self.averaged)
+
+    @property
+    def high_flr(self):
+        """The largest FLR that converges by itself, that is, of regime 1. Raises NotMeasurable."""
+        converging = [flr for flr in self.flrs if flr <= self.regime("1")[-1]]
+        if not converging:
+            raise NotMeasurable("no FLR lies in regime 1")
+        return converging[-1]
+
+    def geometry(self, quantity, pair):
+        """Angles (radians) or barriers (percent) between solutions fine-tuned at the lowest and the highest FLR."""
+        low, high = self.flrs[0], self.flrs[-1]
+        values = Values(self.study.by_plr("pretrain", geometry_of(low, high, quantity, pair)))
+        if not values:
+            raise NotMeasurable(f"their geometry is not measured: analyze.py geometry {self.study.folder}")
+        return values
+
+    def features(self, stage, solution="checkpoint", *later_lrs):
+        """Sorted single-feature accuracies, best first."""
+        if self.study.settings["data"] != ticks.NAME:
+            raise NotMeasurable("is about the synthetic study")
+        values = self.percent(stage, features_of(solution), *later_lrs)
+        if not values:
+            raise NotMeasurable(f"features are not measured: analyze.py features {self.study.folder}")
+        return values
+
+    def dominance(self, plrs, *solution):
+        """By how much the best feature is ahead of the second, in pp, at these PLRs."""
+        sorted_means = self.features(*solution).means(plrs)
+        return sorted_means[:, 0] - sorted_means[:, 1]
+
+    def converged(self):
+        """The PLRs of regime 1 whose mean train accuracy is that of a converged run."""
+        plrs = self.regime("1")
+        return [
+            plr
+            for plr, mean in zip(plrs, self.late_train_accuracy.means(plrs))
+            if mean >= 100 * CONVERGED_ACCURACY
+        ]
+
+    def destabilised(self):
+        """The smallest PLRs of regime 1, up to the last one that some larger FLR of regime 1 changes by 1 pp or more."""
+        plrs = self.regime("1")
+        changed = [
+            plr for plr in plrs if any(abs(change) >= 1 for _, change in self.changes(plr, self.larger_flrs(plr)))
+        ]
+        return plrs[: plrs.index(changed[-1]) + 1] if changed else []
+
+    def larger_flrs(self, plr):
+        return [flr for flr in self.flrs if plr < flr <= self.regime("1")[-1]]
+
+    def changes(self, plr, flrs):
+        """[(FLR, change of mean accuracy by fine-tuning at it from a PLR)]"""
+        [before] = self.pretrained.means([plr])
+        return [(flr, self.finetuned[flr].means([plr])[0] - before) for flr in flrs]
+
+    def best(self, curves, plrs):
+        """(mean, PLR, values) of the highest mean among curves (Values) at these PLRs. Raises NotMeasurable."""
+        found = [(np.mean(curve[plr]), plr, curve[plr]) for curve in curves for plr in plrs if plr in curve]
+        if not found:
+            raise NotMeasurable("runs are missing")
+        return max(found, key=lambda entry: entry[0])
+
+    def elsewhere(self, regime):
+        inside = self.regime(regime)
+        return [plr for plr in self.plrs if plr not in inside]
+
+
+def scaled(values, factor):
+    return Values({plr: factor * np.array(of_plr, dtype=float) for plr, of_plr in values.items()})
+
+
+def exceeds(values, others):
+    return np.mean(values) - np.mean(others) > 2 * standard_error(values, others)
+
+
+def spearman(plrs, values):
+    """Rank correlation with the PLR. Raises NotMeasurable for fewer than three."""
+    if len(plrs) < 3:
+        raise NotMeasurable("three or more learning rates are needed to see a trend")
+    return float(spearmanr(plrs, values).statistic) if np.ptp(values) > 0 else 0.0
+
+
+# ------------------------------------------------------------------------------------------------- the main message
+
+
+def best_solutions_come_from_2a(e):
+    inside, outside = e.regime("2A"), e.elsewhere("2A")
+    every_curve = [e.pretrained, *e.finetuned.values(), *e.averaged.values()]
+    rest, rest_plr, rest_values = e.best(every_curve, outside)
+    measured, holds = {"best elsewhere": rest, "at PLR": rest_plr}, True
+    for name, curves in (("fine-tuned", e.finetuned), ("averaged", e.averaged)):
+        mean, _, values = e.best(curves.values(), inside)
+        measured |= {f"best {name} in 2A": mean}
+        holds &= bool(exceeds(values, rest_values))
+    return holds, measured
+
+
+# ------------------------------------------------------------------------------------------------------ the regimes
+
+
+def regime_1_converges(e):
+    plrs, converged = e.regime("1"), e.converged()
+    trend = spearman(plrs, e.pretrained.means(plrs))
+    noise = max(wander(e, converged), default=np.inf)
+    measured = {
+        "converged from PLR": min(converged, default=None),
+        "rank correlation": trend,
+        "largest std": noise,
+    }
+    return bool(converged) and plrs[-len(converged) :] == converged and trend >= 0.95 and noise < 0.5, measured
+
+
+def wander(e, plrs):
+    """Standard deviations of test accuracy within the last tenth of a run, in pp, means over runs, at these PLRs."""
+    stds = e.percent(
+        "pretrain", lambda run, index: np.std(np.array(late_values("test_accuracy")(run, index), float))
+    )
+    return [float(std) for std in stds.means(plrs)]
+
+
+def regime_2_stays_noisy(e):
+    plrs = e.regime("2")
+    trend = spearman(plrs, e.late_accuracy.means(plrs))
+    noise = min(wander(e, plrs))
+    fall = Values(e.study.by_plr("pretrain", late_fall_of_train_loss)).means(plrs)
+    measured = {"rank correlation": trend, "smallest std": noise, "least of the loss that stays": float(min(fall))}
+    return trend <= -0.95 and noise >= 2 and min(fall) >= 0.5, measured
+
+
+def late_fall_of_train_loss(run, index):
+    """Train loss in the last tenth of a run, relative to the tenth before."""
+    steps, losses = (
+        np.array(run.metrics["step"]),
+        np.array([row[index] for row in run.metrics["train_loss"]], dtype=float),
+    )
+    last, before = steps > 0.9 * steps[-1], (steps > 0.8 * steps[-1]) & (steps <= 0.9 * steps[-1])
+    return losses[last].mean() / losses[before].mean()
+
+
+def regime_3_is_at_chance(e):
+    plrs = e.regime("3")
+    distance = max(abs(e.late_accuracy.means(plrs) - e.chance))
+    kept = Values(
+        e.study.by_plr("pretrain", lambda r, i: late_mean("train_loss")(r, i) / r.metrics["train_loss"][0][i])
+    )
+    ratios = kept.means(plrs)
+    measured = {"farthest from chance": distance, "loss / initial loss from": min(ratios), "to": max(ratios)}
+    return distance <= 1 and 0.5 <= min(ratios) and max(ratios) <= 2, measured
+
+
+# ------------------------------------------------------------------------------------------------------ fine-tuning
+
+
+def smaller_flrs_change_nothing(e):
+    pairs = [(plr, [flr for flr in e.flrs if flr <= plr]) for plr in e.converged()]
+    changes = [change for plr, flrs in pairs for _, change in e.changes(plr, flrs)]
+    stayed = [plr for plr, flrs in pairs if e.flrs[0] in flrs]
+    if not changes:
+        raise NotMeasurable("no FLR lies below a PLR that converged")
+    largest = max(changes, key=abs)
+    angle = max(e.geometry("angle", "LP").means(stayed))
+    return abs(largest) <= 0.5 and angle <= 0.1, {"largest change": largest, "largest angle(L, PT)": angle}
+
+
+def much_larger_flrs_jump(e):
+    plrs, jumping = e.regime("1"), e.destabilised()
+    gains = [e.changes(plr, [e.high_flr])[0][1] for plr in plrs if plr < e.high_flr]
+    measured = {
+        "gain of the highest FLR at the smallest PLR": gains[0],
+        "last PLR that changes": max(jumping, default=None),
+    }
+    calm = [plr for plr in plrs if plr not in jumping and e.larger_flrs(plr)]
+    abrupt = bool(jumping) and max(gains[: len(jumping)][-3:]) >= max(gains) / 2
+    return gains[0] >= 2 and abrupt and bool(calm), measured | {
+        "PLRs that do not, below the highest FLR": len(calm)
+    }
+
+
+def every_flr_is_as_good_in_2a(e):
+    flrs, inside = e.flrs, e.regime("2A")
+    gaps, good = [], True
+    _, _, regime_1 = e.best([e.pretrained, *e.finetuned.values()], e.regime("1"))
+    for plr in inside:
+        reached = sorted((e.finetuned[flr][plr] for flr in flrs), key=np.mean)
+        gaps.append(np.mean(reached[-1]) - np.mean(reached[0]))
+        good &= not is_worse(reached[0] / 100, reached[-1] / 100) and not is_worse(
+            reached[0] / 100, regime_1 / 100
+        )
+    best, best_plr, _ = e.best(e.finetuned.values(), e.plrs)
+    measured = {"largest spread over FLRs": max(gaps), "best of regime 1": np.mean(regime_1)}
+    return good and best_plr in inside, measured | {"best of all": best, "at PLR": best_plr}
+
+
+def flrs_part_in_2b(e):
+    plrs, flrs = e.regime("2B"), e.flrs
+    reached = np.array([e.finetuned[flr].means(plrs) for flr in flrs])
+    spreads = np.ptp(reached, axis=0)
+    trend = spearman(plrs, reached.mean(axis=0))
+    best_flr = flrs[int(np.argmax(reached[:, -1]))]
+    measured = {
+        "rank correlation": trend,
+        "spread at its start": spreads[0],
+        "at its end": spreads[-1],
+        "best FLR there": best_flr,
+    }
+    return trend <= -0.9 and spreads[-1] >= max(5, spreads[0]) and best_flr == flrs[-1], measured
+
+
+def regime_3_is_like_scratch(e):
+    low, high = e.flrs[0], e.flrs[-1]
+    from_3 = {flr: np.mean(e.finetuned[flr].means(e.regime("3"))) for flr in (low, high)}
+    from_2a = min(max(e.finetuned[flr].means(e.regime("2A"))) for flr in e.flrs)
+    best_of_3 = max(max(e.finetuned[flr].means(e.regime("3"))) for flr in e.flrs)
+    scratch = dict(zip((low, high), e.pretrained.means([low, high])))
+    differences = {flr: from_3[flr] - scratch[flr] for flr in (low, high)}
+    measured = {"lowest FLR - scratch": differences[low], "highest FLR - scratch": differences[high]}
+    measured |= {"best from 3": best_of_3, "least of the FLRs' best from 2A": from_2a}
+    return abs(differences[high]) <= 1.5 and differences[low] > 1.5 and best_of_3 < from_2a, measured
+
+
+def two_stages_restore_quality(e):
+    every_lrs = {
+        tuple(member["lrs"]) for run in e.study.runs if run.config["stage"] == "finetune" for member in run.members
+    }
+    paths = sorted(
+        lrs for lrs in every_lrs if len(lrs) == 3 and lrs[0] in e.regime("2B") and lrs[1] in e.regime("2A")
+    )
+    if not paths:
+        raise NotMeasurable("no fine-tunings of runs of 2B that went on at a PLR of 2A")
+    holds, measured = True, {}
+    for plr_2b, plr_2a, flr in paths:
+        [both] = e.percent("finetune", final("test_accuracy"), plr_2a, flr).means([plr_2b])
+        [only_2a] = e.finetuned[flr].means([plr_2a])
+        [only_2b] = e.finetuned[flr].means([plr_2b])
+        [scratch] = e.pretrained.means([flr])
+        holds &= (
+            abs(both - only_2a) <= 1
+            and min(both, only_2a) >= scratch > (only_2b if flr == e.flrs[-1] else -1)
+            and only_2b < both
+        )
+        measured |= {f"FLR {flr:.3g}: 2B to 2A": both, "2A": only_2a, "2B": only_2b, "scratch": scratch}
+    return bool(holds), measured
+
+
+# -------------------------------------------------------------------------------------------------------------- SWA
+
+
+def averaging_changes_nothing_in_1(e):
+    plrs = e.regime("1")
+    changes = [e.averaged[window].means(plrs) - e.pretrained.means(plrs) for window in e.windows]
+    largest = max(np.concatenate(changes), key=abs)
+    return abs(largest) <= 0.3, {"largest change": largest}
+
+
+def averaging_helps_in_2a(e):
+    plrs, windows = e.regime("2A"), e.windows
+    bests = [e.best([e.averaged[window]], plrs) for window in windows]
+    gain = bests[-1][0] - np.mean(e.pretrained[bests[-1][1]])
+    trend = spearman(windows, [best[0] for best in bests])
+    best_ft, ft_plr, ft_values = e.best(e.finetuned.values(), plrs)
+    many = [best for window, best in zip(windows, bests) if window >= 10]
+    if not many:
+        raise NotMeasurable("no SWA of 10 or more weights")
+    _, swa_plr, _ = e.best([e.averaged[windows[-1]]], e.plrs)
+    apart = abs(e.plrs.index(swa_plr) - e.plrs.index(ft_plr))
+    matches = not any(is_worse(values / 100, ft_values / 100) for _, _, values in many)
+    measured = {
+        "gain": gain,
+        "rank correlation with K": trend,
+        "best averaged": bests[-1][0],
+        "best fine-tuned": best_ft,
+    }
+    return gain >= 2 and trend >= 0.9 and matches and apart <= 1, measured | {
+        "grid steps between their PLRs": apart
+    }
+
+
+def averaging_fails_in_2b(e):
+    plrs, windows = e.regime("2B"), e.windows
+    most = e.averaged[windows[-1]].means(plrs)
+    trend = spearman(plrs, most)
+    gain = most[-1] - e.averaged[windows[-2]].means(plrs)[-1]
+    regime_3 = max(max(abs(e.averaged[window].means(e.regime("3")) - e.chance)) for window in windows)
+    measured = {
+        "rank correlation": trend,
+        "gain of the largest K at its end": gain,
+        "regime 3: farthest from chance": regime_3,
+    }
+    return trend <= -0.9 and gain < 1 and regime_3 <= 1, measured
+
+
+# --------------------------------------------------------------------------------------------------------- geometry
+
+NO_BARRIER, SMALL_ANGLE, LARGE_ANGLE = 0.1, 0.1, 1.2  # percent; radians; three quarters of a right angle
+LARGE_BARRIER = 1.0  # percent
+
+
+def angles(e, pair, plrs):
+    return e.geometry("angle", pair).means(plrs)
+
+
+def barriers(e, pair, plrs, of=("train_barrier", "test_barrier")):
+    """The larger of the medians over runs of the train and the test barrier, at each of the PLRs."""
+    return np.max([[np.median(e.geometry(name, pair)[plr]) for plr in plrs] for name in of], axis=0)
+
+
+def regime_1_is_one_basin_above_the_jump(e):
+    jumping = e.destabilised()
+    calm = [plr for plr in e.regime("1") if plr not in jumping]
+    if not calm or not jumping:
+        raise NotMeasurable("fine-tuning destabilises none or all of the PLRs of regime 1")
+    still = (
+        max(max(angles(e, pair, calm)) for pair in GEOMETRY_PAIRS),
+        max(max(barriers(e, pair, calm)) for pair in GEOMETRY_PAIRS),
+    )
+    apart = (
+        min(min(angles(e, pair, jumping)) for pair in ("LH", "SH")),
+        min(min(barriers(e, pair, jumping, ["train_barrier"])) for pair in ("LH", "SH")),
+    )
+    same = max(angles(e, "SL", jumping)), max(barriers(e, "SL", jumping))
+    holds = (
+        still[0] < SMALL_ANGLE and still[1] < NO_BARRIER and apart[0] > LARGE_ANGLE and apart[1] > LARGE_BARRIER
+    )
+    measured = {
+        "above the jump: largest angle": still[0],
+        "largest barrier": still[1],
+        "below it: smallest angle to H": apart[0],
+    }
+    measured |= {"smallest train barrier to H": apart[1], "angle(S, L)": same[0], "barrier(S, L)": same[1]}
+    return holds and same[0] < SMALL_ANGLE and same[1] < NO_BARRIER, measured
+
+
+def no_barrier_in_2a(e):
+    plrs = e.regime("2A")
+    lh, to_s = angles(e, "LH", plrs), np.minimum(angles(e, "SL", plrs), angles(e, "SH", plrs))
+    barrier = max(barriers(e, "LH", plrs))
+    measured = {
+        "angle(L, H) from": min(lh),
+        "to": max(lh),
+        "largest of angle(L, H) / angle to S": max(lh / to_s),
+        "largest barrier(L, H)": barrier,
+    }
+    return min(lh) > 0.01 and max(lh) < np.pi / 4 and max(lh / to_s) <= 0.75 and barrier < NO_BARRIER, measured
+
+
+def barriers_grow_in_2b(e):
+    plrs = e.regime("2B")
+    angle, barrier = angles(e, "LH", plrs), barriers(e, "LH", plrs)
+    trends = spearman(plrs, angle), spearman(plrs, barrier)
+    measured = {
+        "rank correlation of angle(L, H)": trends[0],
+        "of the barrier": trends[1],
+        "at the end: angle": angle[-1],
+        "barrier": barrier[-1],
+    }
+    return min(trends) >= 0.9 and angle[-1] >= LARGE_ANGLE and barrier[-1] >= LARGE_BARRIER, measured
+
+
+def regime_3_is_orthogonal(e):
+    plrs = e.regime("3")
+    farthest = max(abs(angles(e, "LH", plrs) - np.pi / 2))
+    smallest = min(min(barriers(e, pair, plrs, ["train_barrier"])) for pair in GEOMETRY_PAIRS)
+    return farthest <= 0.1 and smallest >= LARGE_BARRIER, {
+        "farthest of angle(L, H) from a right one": farthest,
+        "smallest train barrier": smallest,
+    }
+
+
+# --------------------------------------------------------------------------------------- features of the synthetic data
+
+DOMINANCE = 10  # pp
+
+
+def all_features_count_in_1(e):
+    plrs = e.regime("1")
+    singles = e.features("pretrain").means(plrs)
+    distance, lead = max(abs(singles - e.chance).flatten()), min(e.pretrained.means(plrs) - singles[:, 0])
+    return distance <= 10 and lead >= 10, {
+        "single feature farthest from chance": distance,
+        "least lead of all features": lead,
+    }
+
+
+def one_feature_dominates_in_2a(e):
+    plrs = e.regime("2A")
+    before = e.dominance(plrs, "pretrain")
+    tuned = e.dominance(plrs, "finetune", "checkpoint", e.flrs[0])
+    averaged = e.dominance(plrs, "swa", f"swa-{e.windows[-1]}")
+    measured = {"lead of the best feature from": min(before), "to": max(before)}
+    measured |= {"least after fine-tuning": min(tuned), "least after SWA": min(averaged)}
+    kept = min(np.minimum(tuned, averaged) - before) >= -1
+    return min(before) >= DOMINANCE and kept, measured | {
+        "least change": min(np.minimum(tuned, averaged) - before)
+    }
+
+
+def none_dominates_beyond(e):
+    plrs = e.regime("2B") + e.regime("3")
+    lead = max(max(e.dominance(plrs, "pretrain")), max(e.dominance(plrs, "finetune", "checkpoint", e.flrs[0])))
+    at_chance = [plr for plr in plrs if abs(np.mean(e.pretrained[plr]) - e.chance) <= 1]
+    stays = bool(at_chance) and plrs[-len(at_chance) :] == at_chance and at_chance[0] <= e.regime("3")[0]
+    again = sum(e.dominance(plrs, "finetune", "checkpoint", e.high_flr) >= DOMINANCE)
+    measured = {
+        "largest lead": lead,
+        "at chance from PLR": at_chance[0] if stays else None,
+        "PLRs with a dominant feature at the highest FLR": int(again),
+    }
+    return lead < DOMINANCE and stays and again >= 2, measured
+
+
+def accuracy_peaks_in_2a(e):
+    e.features("pretrain")  # speaks of the synthetic study
+    inside = e.regime("2A")
+    curves = {f"FLR {flr:.3g}": curve for flr, curve in e.finetuned.items()} | {
+        f"SWA-{k}": curve for k, curve in e.averaged.items()
+    }
+    peaks = {name: e.best([curve], e.plrs) for name, curve in curves.items()}
+    outside = [name for name, (_, plr, _) in peaks.items() if plr not in inside]
+    top = max(peaks, key=lambda name: peaks[name][0])
+    measured = {
+        "highest": top,
+        "its accuracy": peaks[top][0],
+        "curves": len(curves),
+        "that peak outside 2A": ", ".join(outside) or "none",
+    }
+    return not outside and top == f"SWA-{e.windows[-1]}", measured
+
+
+# -------------------------------------------------------------------------------------------------------- the table
+
+
+def unmeasured(what):
+    def check(e):
+        raise NotMeasurable(f"there is no measurement yet of {what}")
+
+    return check
+
+
+class Claim(NamedTuple):
+    """A claim of the paper: where it is made, in which words of ours it holds, and the function that judges it.
+
+    check: Evidence -> (whether it holds, {what was measured: number}); raises NotMeasurable.
+    """
+
+    name: str
+    source: str
+    criterion: str
+    check: object
+
+
+CLAIMS = (
+    Claim(
+        "M1",
+        "abstract, section 4, figures 2 and 15",
+        "the best of fine-tuning and the best of SWA in 2A each exceed everything from other PLRs",
+        best_solutions_come_from_2a,
+    ),
+    Claim(
+        "R1",
+        "section 3, figure 1",
+        "in regime 1 all but the smallest PLRs reach 99.9 % train accuracy, test accuracy after pre-training grows with "
+        "PLR (rank correlation >= 0.95), and once converged varies by a std < 0.5 pp over the last tenth",
+        regime_1_converges,
+    ),
+    Claim(
+        "R2",
+        "section 3, figure 1",
+        "in regime 2 test accuracy over the last tenth falls with PLR (rank correlation <= -0.95) and varies by a std "
+        ">= 2 pp at every PLR, and train loss keeps at least half of its value from the tenth before",
+        regime_2_stays_noisy,
+    ),
+    Claim(
+        "R3",
+        "section 3, figure 1",
+        "in regime 3 test accuracy is within 1 pp of chance, train loss within a factor 2 of its initial value",
+        regime_3_is_at_chance,
+    ),
+    Claim(
+        "R5",
+        "appendix, figure 11",
+        "epochs to convergence grow faster than exponentially towards 1|2; accuracy grows, but stays below the best of 2A",
+        unmeasured("training until convergence next to the boundary 1|2"),
+    ),
+    Claim(
+        "F1",
+        "section 4, figures 2, 3, 15 and 16",
+        "from converged PLRs of regime 1, FLRs <= PLR change test accuracy by <= 0.5 pp, and the lowest FLR turns the "
+        "weights by <= 0.1 rad",
+        smaller_flrs_change_nothing,
+    ),
+    Claim(
+        "F2",
+        "section 4, figures 2 and 15",
+        "from the smallest PLR the highest FLR of regime 1 gains >= 2 pp; from some PLR of regime 1 on no larger FLR of "
+        "it changes 1 pp; at one of the three PLRs before that the gain is still half of the largest",
+        much_larger_flrs_jump,
+    ),
+    Claim(
+        "F3",
+        "section 4, figures 2 and 15",
+        "at every PLR of 2A all FLRs reach the same (within 1 pp or two standard errors), none is worse by more than that "
+        "than the best of regime 1, and the best of all fine-tuning is from 2A",
+        every_flr_is_as_good_in_2a,
+    ),
+    Claim(
+        "F4",
+        "section 4, figures 2 and 15",
+        "in 2B accuracy (mean over FLRs) falls with PLR (rank correlation <= -0.9), and at its last PLR the FLRs are >= "
+        "5 pp apart, more than at its first, the highest FLR best",
+        flrs_part_in_2b,
+    ),
+    Claim(
+        "F5",
+        "section 4, figures 2 and 15",
+        "from regime 3 (mean over its PLRs) the highest FLR reaches what training from scratch at it does within 1.5 pp, "
+        "the lowest more by over 1.5 pp, and no FLR as much as any does at its best from 2A",
+        regime_3_is_like_scratch,
+    ),
+    Claim(
+        "F6",
+        "appendix, figure 12",
+        "going on from 2B at a PLR of 2A reaches what 2A does within 1 pp, both at least as much as scratch; 2B alone "
+        "reaches less, with the highest FLR less than scratch",
+        two_stages_restore_quality,
+    ),
+    Claim(
+        "F7",
+        "appendix, figure 13",
+        "regime 3 spreads filter norms over decades; low FLRs keep the spread, high FLRs do not",
+        unmeasured("filter norms"),
+    ),
+    Claim(
+        "W1",
+        "section 4, figures 2 and 15",
+        "in regime 1 SWA of any K changes test accuracy by <= 0.3 pp",
+        averaging_changes_nothing_in_1,
+    ),
+    Claim(
+        "W2",
+        "section 4, figures 2 and 15",
+        "the best of SWA in 2A gains >= 2 pp on its pre-training and grows with K (rank correlation >= 0.9), no K >= 10 is "
+        "worse than the best fine-tuning (by 1 pp and two standard errors), and both are best at neighbouring PLRs",
+        averaging_helps_in_2a,
+    ),
+    Claim(
+        "W3",
+        "section 4, figures 2 and 15",
+        "in 2B SWA of the largest K falls with PLR (rank correlation <= -0.9) and at the last PLR gains < 1 pp on the next "
+        "smaller K; in regime 3 SWA is within 1 pp of chance",
+        averaging_fails_in_2b,
+    ),
+    Claim(
+        "G1",
+        "section 4, figures 3 and 16",
+        "regime 1 above the jump (see F2): all angles < 0.1 rad, all barriers < 0.1 %; below it: angles of L and S to H > "
+        "1.2 rad with train barriers > 1 %, angle(S, L) < 0.1 rad without barrier",
+        regime_1_is_one_basin_above_the_jump,
+    ),
+    Claim(
+        "G2",
+        "section 4, figures 3 and 16",
+        "in 2A angle(L, H) is between 0.01 and pi/4 rad, at most 3/4 of the angles to S, and no barrier(L, H) reaches 0.1 %",
+        no_barrier_in_2a,
+    ),
+    Claim(
+        "G3",
+        "section 4, figures 3 and 16",
+        "in 2B angle(L, H) and its barriers grow with PLR (rank correlations >= 0.9), up to 1.2 rad and 1 % or more",
+        barriers_grow_in_2b,
+    ),
+    Claim(
+        "G4",
+        "section 4, figures 3 and 16",
+        "in regime 3 angle(L, H) is within 0.1 rad of a right one, and all train barriers are >= 1 %",
+        regime_3_is_orthogonal,
+    ),
+    Claim(
+        "G5",
+        "appendix, figures 20 and 23",
+        "practical ResNet and ViT: the same pattern along PLR, no barrier in the middle",
+        unmeasured("the practical networks"),
+    ),
+    Claim(
+        "Y1",
+        "section 5, figures 5 and 17",
+        "after pre-training in regime 1 every sorted single-feature accuracy is within 10 pp of chance, and all features "
+        "together reach >= 10 pp more than the best of them",
+        all_features_count_in_1,
+    ),
+    Claim(
+        "Y2",
+        "section 5, figures 5 and 17",
+        "at every PLR of 2A the best feature is >= 10 pp ahead of the second after pre-training, and no more than 1 pp "
+        "less after fine-tuning at the lowest FLR and SWA of the largest K",
+        one_feature_dominates_in_2a,
+    ),
+    Claim(
+        "Y3",
+        "section 5, figures 5 and 17",
+        "in 2B and 3 no feature is 10 pp ahead after pre-training or fine-tuning at the lowest FLR, pre-training falls to "
+        "within 1 pp of chance in 2B and stays there, and at the highest FLR of regime 1 one is ahead again at two PLRs "
+        "or more",
+        none_dominates_beyond,
+    ),
+    Claim(
+        "Y4",
+        "section 5, figure 15",
+        "every curve of fine-tuning and SWA peaks in 2A, and SWA of the largest K is highest of all",
+        accuracy_peaks_in_2a,
+    ),
+    *(
+        Claim(name, source, criterion, unmeasured("accuracy on frequency bands"))
+        for name, source, criterion in (
+            ("Z1", "section 6, figures 7 and 18", "mid-band accuracy peaks in 2A after all stages"),
+            ("Z2", "section 6, figures 7 and 18", "small PLRs favour low bands; 2B and 3 favour none"),
+            ("Z3", "section 6, figures 8 and 21", "practical ResNet: mid-band accuracy peaks in 2A"),
+            ("Z4", "section 6, figures 8 and 24", "ViT: low and mid bands peak in 2A, the others stay at chance"),
+            ("Z5", "appendix, figure 25", "Z4 does not hinge on where the low band ends"),
+        )
+    ),
+    *(
+        Claim(name, "appendix, figure 26", criterion, unmeasured("sharpness"))
+        for name, criterion in (
+            ("H1", "regime 1, at equal train loss: larger PLRs give lower sharpness and higher test accuracy"),
+            ("H2", "fine-tuned from regime 2: no single monotone relation of sharpness and test error"),
+        )
+    ),
+)
+
+
+def judge(study):
+    """[{"claim", "verdict", "measured", "criterion", "source"}] for every claim, measured being a dictionary of numbers.
+
+    Where a claim is not measurable, "missing" says why.
+    """
+    evidence = Evidence(study)
+    return [judge_claim(claim, evidence) for claim in CLAIMS]
+
+
+def judge_claim(claim, evidence):
+    verdict = {"claim": claim.name, "verdict": NOT_MEASURABLE, "measured": {}}
+    try:
+        holds, measured = claim.check(evidence)
+        verdict |= {"verdict": HOLDS if holds else FAILS, "measured": {k: plain(v) for k, v in measured.items()}}
+    except NotMeasurable as missing:
+        verdict["missing"] = str(missing)
+    return verdict | {"criterion": claim.criterion, "source": claim.source}
+
+
+def plain(value):
+    return float(f"{value:.6g}") if isinstance(value, (float, np.floating)) else value
+
+
+def verdict_line(verdict):
+    """One line: claim, verdict, what was measured (or is missing), and the criterion with its source."""
+    numbers = [f"{name} {text(value)}" for name, value in verdict["measured"].items()]
+    found = verdict.get("missing") or ", ".join(numbers)
+    return f"{verdict['claim']} {verdict['verdict']}: {found} | criterion: {verdict['criterion']} ({verdict['source']})"
+
+
+def text(value):
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

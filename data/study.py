@@ -1,0 +1,235 @@
+"""The runs of one experiment, read from their folders, and the boundaries between its regimes.
+
+study = Study(folder)
+study.by_plr("pretrain", final("test_accuracy"))           {PLR: [a value per run]}
+study.by_plr("finetune", final("test_accuracy"), flr)
+study.by_plr("swa", of_average(5))
+measure_regimes(study)                                      {"b12": {"last": PLR, "next": PLR}, ...}
+"""
+
+import functools
+
+import numpy as np
+
+from data.commandline import BadInput, lr_name
+from data.runs import find_runs
+
+
+class Study:
+    """The complete runs of one experiment, which share data, network, batch size and radius.
+
+    Raises BadInput where they do not, or where no pre-training is among them.
+    """
+
+    shared = ("data", "digest", "classes", "model", "width", "batch_size", "rho")
+
+    def __init__(self, folder):
+        self.folder = folder
+        every_run = find_runs(folder)
+        self.runs = [run for run in every_run if run.complete]
+        self.incomplete = len(every_run) - len(self.runs)
+        if not any(run.config["stage"] == "pretrain" for run in self.runs):
+            raise BadInput(f"{folder}: holds no complete pre-training run; make some with train.py")
+        first, *others = self.runs
+        for other in others:
+            for name in self.shared:
+                if other.settings.get(name) != first.settings.get(name):
+                    raise BadInput(self._difference(first, other, name))
+        self.refuse_unlike_runs()
+        self.settings = {name: first.settings[name] for name in self.shared if name in first.settings}
+
+    def refuse_unlike_runs(self):
+        """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
+        first_of_kind, seen = {}, {}
+        for run in self.runs:
+            for member in run.members:
+                kind = (run.config["stage"], len(member["lrs"]))
+                first = first_of_kind.setdefault(kind, run)
+                for name in ("first_step", "steps", "spacing", "anchor"):
+                    if run.settings.get(name) != first.settings.get(name):
+                        raise BadInput(self._difference(first, run, name))
+                solution = (*kind, *member["lrs"], member["seed"], member.get("data_seed"))
+                if seen.setdefault(solution, run) is not run:
+                    raise BadInput(
+                        f"{self.folder}: {seen[solution].path} and {run.path} hold the same learning rate and seed; "
+                        f"remove one of them"
+                    )
+
+    def _difference(self, first, other, name):
+        return (
+            f"{self.folder}: {first.path} and {other.path} differ in {name} ({first.settings.get(name)} and "
+            f"{other.settings.get(name)}); give the folder of one experiment"
+        )
+
+    def by_plr(self, stage, value, *later_lrs):
+        """{PLR: [value(run, member index) of every member]}, in order of PLRs, where the value is not None.
+
+        stage: `pretrain`; `finetune`, at an FLR, or with other stages before it at several later_lrs; or `swa`.
+        """
+        values = {}
+        for run in self.runs:
+            if run.config["stage"] == stage:
+                for index, member in enumerate(run.members):
+                    plr, *later = member["lrs"]
+                    if later == list(later_lrs):
+                        values.setdefault(plr, []).append(value(run, index))
+        values = {plr: [value for value in values[plr] if value is not None] for plr in sorted(values)}
+        return {plr: of_plr for plr, of_plr in values.items() if of_plr}
+
+    def flrs(self):
+        """The learning rates of all fine-tunings of pre-trained runs, in order."""
+        finetunings = [run for run in self.runs if run.config["stage"] == "finetune"]
+        every_lrs = [member["lrs"] for run in finetunings for member in run.members]
+        return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2})
+
+    def continuations(self, run, stage, *later_lrs):
+        """The runs of a stage that continue a run, its members in the same order, at these later learning rates."""
+        members = [{**member, "lrs": member["lrs"] + list(later_lrs)} for member in run.members]
+        return [
+            other
+            for other in self.runs
+            if other.config["stage"] == stage
+            and (other.path / other.config["parent"]["run"]).resolve() == run.path.resolve()
+            and other.members == members
+        ]
+
+    def windows(self):
+        """The numbers of weights averaged by SWA runs, in order."""
+        return sorted({window for run in self.runs for window in run.settings.get("windows", [])})
+
+
+def final(name):
+    """A function (run, member index) -> the last value of a series of metrics.json."""
+    return lambda run, index: run.metrics[name][-1][index]
+
+
+def late_values(name):
+    """A function (run, member index) -> values of a series in the last tenth of the run (epochs 181-200 of 200)."""
+
+    def values(run, index):
+        steps = run.metrics["step"]
+        late = [step > 0.9 * steps[-1] or step == steps[-1] for step in steps]
+        return [row[index] for row, is_late in zip(run.metrics[name], late) if is_late]
+
+    return values
+
+
+def late_mean(name):
+    """A function (run, member index) -> mean of late_values; NaN where one was not finite."""
+    return lambda run, index: np.mean([np.nan if v is None else v for v in late_values(name)(run, index)])
+
+
+def of_average(window, name="test_accuracy"):
+    """A function (run, member index) -> a measurement of the SWA average of `window` weights; None where not made."""
+
+    def value(run, index):
+        swa = run.metrics["swa"]
+        return swa[name][swa["window"].index(window)][index] if window in swa["window"] else None
+
+    return value
+
+
+def features_of(solution):
+    """A function (run, member index) -> its 16 single-feature accuracies, best first; None where not measured."""
+    measurement = functools.cache(lambda run: run.measurement("features"))
+
+    def value(run, index):
+        features = measurement(run)
+        if features is None or solution not in features["solution"]:
+            return None
+        of_members = features["single_feature_accuracy"][features["solution"].index(solution)]
+        return sorted(of_members[index], reverse=True)
+
+    return value
+
+
+GEOMETRY_PAIRS = ("LH", "SH", "SL")  # L, H: fine-tuned at the low and the high FLR; S: SWA (paper, section 4)
+
+
+def geometry_name(low, high):
+    """The name of the measurement of the geometry between solutions fine-tuned at two FLRs and an SWA average."""
+    return f"geometry-flr{lr_name(low)}-flr{lr_name(high)}"
+
+
+def geometry_of(low, high, quantity, pair):
+    """A function (run, member index) -> `angle`, `train_barrier` or `test_barrier` of a pair; None where not measured."""
+    measurement = functools.cache(lambda run: run.measurement(geometry_name(low, high)))
+
+    def value(run, index):
+        geometry = measurement(run)
+        return geometry and geometry[quantity][pair][index]
+
+    return value
+
+
+CONVERGED_ACCURACY = 0.999  # train accuracy of a run that has converged
+SAME_ACCURACY = 0.01  # test accuracies no further apart count as the same
+CHANCE_LOSS = 0.5  # at chance, train loss is at least this part of its initial value
+
+
+@functools.cache  # every figure of a study asks for them
+def measure_regimes(study):
+    """The boundaries between regimes (paper, sections 3 and 4), each between two neighbours of the PLR grid.
+
+    Returns {"b12", "b2AB", "b23"}, each {"last": PLR, "next": PLR}: the last PLR below the boundary and the first
+    above it; None where the grid does not bracket the boundary. The thresholds are this project's.
+
+    b12: `last` is the largest PLR at which at least half of the runs converge, that is, have a train accuracy of
+        99.9 % averaged over the last tenth of the run. (Smaller PLRs that are not there yet are slow, not noisy.)
+    b23: `next` is the smallest PLR from which on every PLR is at chance, as means over runs and the last tenth of
+        each: test accuracy at most 1 pp above chance, and train loss at least half of its initial value.
+    b2AB: `last` is the end of subregime 2A: the last PLR above b12 from which fine-tuning reaches the same test
+        accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are the
+        same within 1 pp or two standard errors of their difference, whichever is more.
+    """
+    train_accuracies = study.by_plr("pretrain", late_mean("train_accuracy"))
+    plrs = list(train_accuracies)
+    converged = [plr for plr in plrs if np.mean(np.array(train_accuracies[plr]) >= CONVERGED_ACCURACY) >= 0.5]
+    test_accuracy = means(study.by_plr("pretrain", late_mean("test_accuracy")))
+    loss_kept = means(study.by_plr("pretrain", late_part_of_initial_loss))
+    chance = 1 / study.settings["classes"]
+    trains = [plr for plr in plrs if test_accuracy[plr] > chance + SAME_ACCURACY or loss_kept[plr] < CHANCE_LOSS]
+    b12, b23 = boundary(converged, plrs), boundary(trains, plrs)
+    return {"b12": b12, "b2AB": b12 and boundary(subregime_2a(study, plrs, b12), plrs), "b23": b23}
+
+
+def late_part_of_initial_loss(run, index):
+    return late_mean("train_loss")(run, index) / run.metrics["train_loss"][0][index]
+
+
+def subregime_2a(study, plrs, b12):
+    """The PLRs above b12 that meet the criterion of subregime 2A (see measure_regimes), in order."""
+    accuracy = final("test_accuracy")
+    pretrained = study.by_plr("pretrain", accuracy)
+    best_of_regime_1 = max((pretrained[plr] for plr in plrs if plr <= b12["last"]), key=np.mean)
+    finetuned = [study.by_plr("finetune", accuracy, flr) for flr in study.flrs()]
+    inside = []
+    for plr in plrs[plrs.index(b12["next"]) :]:
+        reached = [curve[plr] for curve in finetuned if plr in curve]
+        if len(reached) < 2:
+            continue  # the same at every FLR means nothing of one
+        best, worst = max(reached, key=np.mean), min(reached, key=np.mean)
+        if not is_worse(worst, best) and not is_worse(worst, best_of_regime_1):
+            inside.append(plr)
+    return inside
+
+
+def is_worse(accuracies, others):
+    """Whether the first mean is below the second by more than 1 pp and more than two standard errors."""
+    return np.mean(others) - np.mean(accuracies) > max(SAME_ACCURACY, 2 * standard_error(accuracies, others))
+
+
+def standard_error(values, others):
+    """That of the difference of two means; a single value adds nothing, as its own is unknown."""
+    return np.sqrt(sum(np.var(sample, ddof=1) / len(sample) for sample in (values, others) if len(sample) > 1))
+
+
+def boundary(below, plrs):
+    """The boundary above the largest of the PLRs `below`, or None where the grid has no PLR on both its sides."""
+    if not below or max(below) == plrs[-1]:
+        return None
+    return {"last": max(below), "next": plrs[plrs.index(max(below)) + 1]}
+
+
+def means(values_by_plr):
+    return {plr: float(np.mean(values)) for plr, values in values_by_plr.items()}
