@@ -85,9 +85,7 @@ def measure_geometry(study, run, low, high):
         train, test = sets[:2], sets[2:]
         return torch.stack([100 * (1 - mlp.evaluate(weights, frozen, *split)[1]) for split in (train, test)])
 
-    angles = {
-        pair: angular_distance(*(weights[name] for name in pair)) for pair in (*GEOMETRY_PAIRS, "LP")
-    }
+    angles = {pair: angular_distance(*(weights[name] for name in pair)) for pair in (*GEOMETRY_PAIRS, "LP")}
     barriers = {}
     for pair in GEOMETRY_PAIRS:
         path = interpolation_errors(*(weights[name] for name in pair), TICK_ALPHAS, errors)

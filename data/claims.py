@@ -21,8 +21,10 @@ from data.study import (
     features_of,
     final,
     geometry_of,
+    has_converged,
     is_worse,
     late_mean,
+    late_part_of_initial_loss,
     late_values,
     measure_regimes,
     of_average,
@@ -130,19 +132,22 @@ class Evidence:
     def converged(self):
         """The PLRs of regime 1 whose mean train accuracy is that of a converged run."""
         plrs = self.regime("1")
-        return [
-            plr
-            for plr, mean in zip(plrs, self.late_train_accuracy.means(plrs))
-            if mean >= 100 * CONVERGED_ACCURACY
-        ]
+        accuracies = self.late_train_accuracy.means(plrs)
+        return [plr for plr, accuracy in zip(plrs, accuracies) if accuracy >= 100 * CONVERGED_ACCURACY]
 
-    def destabilised(self):
-        """The smallest PLRs of regime 1, up to the last one that some larger FLR of regime 1 changes by 1 pp or more."""
+    def gains(self):
+        """{PLR: change of mean accuracy by the high FLR} for the PLRs below it."""
+        plrs = [plr for plr in self.regime("1") if plr < self.high_flr]
+        if not plrs:
+            raise NotMeasurable("no PLR lies below the high FLR")
+        return dict(zip(plrs, self.finetuned[self.high_flr].means(plrs) - self.pretrained.means(plrs)))
+
+    def jump(self):
+        """(PLRs of regime 1 below the jump, PLRs above it); it lies above the last to gain half of the largest gain."""
+        gains = self.gains()
+        last = max(plr for plr, gain in gains.items() if gain >= max(gains.values()) / 2)
         plrs = self.regime("1")
-        changed = [
-            plr for plr in plrs if any(abs(change) >= 1 for _, change in self.changes(plr, self.larger_flrs(plr)))
-        ]
-        return plrs[: plrs.index(changed[-1]) + 1] if changed else []
+        return [plr for plr in plrs if plr <= last], [plr for plr in plrs if plr > last]
 
     def larger_flrs(self, plr):
         return [flr for flr in self.flrs if plr < flr <= self.regime("1")[-1]]
@@ -198,15 +203,13 @@ def best_solutions_come_from_2a(e):
 
 
 def regime_1_converges(e):
-    plrs, converged = e.regime("1"), e.converged()
+    plrs = e.regime("1")
+    shares = Values(e.study.by_plr("pretrain", has_converged)).means(plrs)
+    converged = [plr for plr, share in zip(plrs, shares) if share >= 0.5]
     trend = spearman(plrs, e.pretrained.means(plrs))
-    noise = max(wander(e, converged), default=np.inf)
-    measured = {
-        "converged from PLR": min(converged, default=None),
-        "rank correlation": trend,
-        "largest std": noise,
-    }
-    return bool(converged) and plrs[-len(converged) :] == converged and trend >= 0.95 and noise < 0.5, measured
+    noise = max(wander(e, plrs))
+    measured = {"converges from PLR": converged[0], "rank correlation": trend, "largest std": noise}
+    return plrs[-len(converged) :] == converged and trend >= 0.95 and noise < 0.5, measured
 
 
 def wander(e, plrs):
@@ -239,12 +242,9 @@ def late_fall_of_train_loss(run, index):
 def regime_3_is_at_chance(e):
     plrs = e.regime("3")
     distance = max(abs(e.late_accuracy.means(plrs) - e.chance))
-    kept = Values(
-        e.study.by_plr("pretrain", lambda r, i: late_mean("train_loss")(r, i) / r.metrics["train_loss"][0][i])
-    )
-    ratios = kept.means(plrs)
-    measured = {"farthest from chance": distance, "loss / initial loss from": min(ratios), "to": max(ratios)}
-    return distance <= 1 and 0.5 <= min(ratios) and max(ratios) <= 2, measured
+    kept = Values(e.study.by_plr("pretrain", late_part_of_initial_loss)).means(plrs)
+    measured = {"farthest from chance": distance, "loss / initial loss from": min(kept), "to": max(kept)}
+    return distance <= 1 and 0.5 <= min(kept) and max(kept) <= 2, measured
 
 
 # ------------------------------------------------------------------------------------------------------ fine-tuning
@@ -262,32 +262,36 @@ def smaller_flrs_change_nothing(e):
 
 
 def much_larger_flrs_jump(e):
-    plrs, jumping = e.regime("1"), e.destabilised()
-    gains = [e.changes(plr, [e.high_flr])[0][1] for plr in plrs if plr < e.high_flr]
-    measured = {
-        "gain of the highest FLR at the smallest PLR": gains[0],
-        "last PLR that changes": max(jumping, default=None),
-    }
-    calm = [plr for plr in plrs if plr not in jumping and e.larger_flrs(plr)]
-    abrupt = bool(jumping) and max(gains[: len(jumping)][-3:]) >= max(gains) / 2
-    return gains[0] >= 2 and abrupt and bool(calm), measured | {
-        "PLRs that do not, below the highest FLR": len(calm)
-    }
+    gains, (below, above) = e.gains(), e.jump()
+    changes = [change for plr in above[2:] for _, change in e.changes(plr, e.larger_flrs(plr))]
+    if not changes:
+        raise NotMeasurable("no FLR lies above a PLR that is two grid steps beyond the jump")
+    smallest, largest = next(iter(gains.values())), max(changes, key=abs)
+    measured = {"gain from the smallest PLR": smallest, "last PLR before the jump": below[-1]}
+    return smallest >= 2 and abs(largest) < 1, measured | {"largest change beyond": largest}
 
 
 def every_flr_is_as_good_in_2a(e):
-    flrs, inside = e.flrs, e.regime("2A")
-    gaps, good = [], True
+    inside = e.regime("2A")
+    reached = [
+        sorted((e.finetuned[flr][plr] for flr in e.flrs if plr in e.finetuned[flr]), key=np.mean) for plr in inside
+    ]
+    spreads = [np.mean(of_flrs[-1]) - np.mean(of_flrs[0]) for of_flrs in reached]
     _, _, regime_1 = e.best([e.pretrained, *e.finetuned.values()], e.regime("1"))
-    for plr in inside:
-        reached = sorted((e.finetuned[flr][plr] for flr in flrs), key=np.mean)
-        gaps.append(np.mean(reached[-1]) - np.mean(reached[0]))
-        good &= not is_worse(reached[0] / 100, reached[-1] / 100) and not is_worse(
-            reached[0] / 100, regime_1 / 100
-        )
+    good = not any(
+        is_worse(of_flrs[0] / 100, other / 100) for of_flrs in reached for other in (of_flrs[-1], regime_1)
+    )
     best, best_plr, _ = e.best(e.finetuned.values(), e.plrs)
-    measured = {"largest spread over FLRs": max(gaps), "best of regime 1": np.mean(regime_1)}
-    return good and best_plr in inside, measured | {"best of all": best, "at PLR": best_plr}
+    measured = {"largest spread over FLRs": max(spreads), "least": min(np.mean(of_flrs[0]) for of_flrs in reached)}
+    measured |= {"best of regime 1": np.mean(regime_1), "best fine-tuned": best, "at PLR": best_plr}
+    return good and peaks_in(e, inside, e.finetuned.values()), measured
+
+
+def peaks_in(e, inside, curves):
+    """Whether nothing at other PLRs exceeds the best at these PLRs."""
+    _, _, best = e.best(curves, inside)
+    _, _, other = e.best(curves, [plr for plr in e.plrs if plr not in inside])
+    return not exceeds(other, best)
 
 
 def flrs_part_in_2b(e):
@@ -404,10 +408,9 @@ def barriers(e, pair, plrs, of=("train_barrier", "test_barrier")):
 
 
 def regime_1_is_one_basin_above_the_jump(e):
-    jumping = e.destabilised()
-    calm = [plr for plr in e.regime("1") if plr not in jumping]
-    if not calm or not jumping:
-        raise NotMeasurable("fine-tuning destabilises none or all of the PLRs of regime 1")
+    jumping, calm = e.jump()
+    if not calm:
+        raise NotMeasurable("the gain of the high FLR does not fall to half within regime 1")
     still = (
         max(max(angles(e, pair, calm)) for pair in GEOMETRY_PAIRS),
         max(max(barriers(e, pair, calm)) for pair in GEOMETRY_PAIRS),
@@ -514,7 +517,7 @@ def accuracy_peaks_in_2a(e):
         f"SWA-{k}": curve for k, curve in e.averaged.items()
     }
     peaks = {name: e.best([curve], e.plrs) for name, curve in curves.items()}
-    outside = [name for name, (_, plr, _) in peaks.items() if plr not in inside]
+    outside = [name for name, curve in curves.items() if not peaks_in(e, inside, [curve])]
     top = max(peaks, key=lambda name: peaks[name][0])
     measured = {
         "highest": top,
@@ -557,8 +560,8 @@ CLAIMS = (
     Claim(
         "R1",
         "section 3, figure 1",
-        "in regime 1 all but the smallest PLRs reach 99.9 % train accuracy, test accuracy after pre-training grows with "
-        "PLR (rank correlation >= 0.95), and once converged varies by a std < 0.5 pp over the last tenth",
+        "in regime 1 runs converge (see 1|2) at all but the smallest PLRs, and test accuracy after pre-training grows with "
+        "PLR (rank correlation >= 0.95) and varies by a std < 0.5 pp over the last tenth",
         regime_1_converges,
     ),
     Claim(
@@ -590,15 +593,15 @@ CLAIMS = (
     Claim(
         "F2",
         "section 4, figures 2 and 15",
-        "from the smallest PLR the highest FLR of regime 1 gains >= 2 pp; from some PLR of regime 1 on no larger FLR of "
-        "it changes 1 pp; at one of the three PLRs before that the gain is still half of the largest",
+        "from the smallest PLR the highest FLR of regime 1 gains >= 2 pp, and two grid steps beyond the jump, the last PLR "
+        "from which it gains half of its largest gain, no larger FLR of regime 1 changes 1 pp",
         much_larger_flrs_jump,
     ),
     Claim(
         "F3",
         "section 4, figures 2 and 15",
         "at every PLR of 2A all FLRs reach the same (within 1 pp or two standard errors), none is worse by more than that "
-        "than the best of regime 1, and the best of all fine-tuning is from 2A",
+        "than the best of regime 1, and no fine-tuning from elsewhere exceeds the best from 2A",
         every_flr_is_as_good_in_2a,
     ),
     Claim(
@@ -704,7 +707,7 @@ CLAIMS = (
     Claim(
         "Y4",
         "section 5, figure 15",
-        "every curve of fine-tuning and SWA peaks in 2A, and SWA of the largest K is highest of all",
+        "every curve of fine-tuning and SWA peaks in 2A (no other PLR exceeds it), and SWA of the largest K is highest",
         accuracy_peaks_in_2a,
     ),
     *(

@@ -182,15 +182,19 @@ def measure_regimes(study):
         accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are the
         same within 1 pp or two standard errors of their difference, whichever is more.
     """
-    train_accuracies = study.by_plr("pretrain", late_mean("train_accuracy"))
-    plrs = list(train_accuracies)
-    converged = [plr for plr in plrs if np.mean(np.array(train_accuracies[plr]) >= CONVERGED_ACCURACY) >= 0.5]
+    share_converged = means(study.by_plr("pretrain", has_converged))
+    plrs = list(share_converged)
+    converged = [plr for plr in plrs if share_converged[plr] >= 0.5]
     test_accuracy = means(study.by_plr("pretrain", late_mean("test_accuracy")))
     loss_kept = means(study.by_plr("pretrain", late_part_of_initial_loss))
     chance = 1 / study.settings["classes"]
     trains = [plr for plr in plrs if test_accuracy[plr] > chance + SAME_ACCURACY or loss_kept[plr] < CHANCE_LOSS]
     b12, b23 = boundary(converged, plrs), boundary(trains, plrs)
     return {"b12": b12, "b2AB": b12 and boundary(subregime_2a(study, plrs, b12), plrs), "b23": b23}
+
+
+def has_converged(run, index):
+    return late_mean("train_accuracy")(run, index) >= CONVERGED_ACCURACY
 
 
 def late_part_of_initial_loss(run, index):

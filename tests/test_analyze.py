@@ -1,6 +1,7 @@
 """analyze.py on run folders written by hand, whose boundaries and statistics are known."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data import ticks
 from data.files import write_json
 from data.runs import Run
 from data.seeds import generator
+from data.study import geometry_name, is_worse
 from models import mlp
 
 PLRS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
@@ -30,10 +32,13 @@ IMAGES = {
 TICKS = {"data": "ticks", "classes": 2, "model": "si-mlp", "batch_size": 16, "rho": 1.0}
 
 
-def write_run(path, stage, members, settings, final_step=EPOCHS, status="complete", swa=None, **series):
+def write_run(
+    path, stage, members, settings, final_step=EPOCHS, status="complete", swa=None, parent=None, **series
+):
     """A run folder; each series is a list over members of numbers (constant in time) or of lists over time."""
     path.mkdir(parents=True)
-    config = {"stage": stage, "members": members, "settings": settings, "parent": None, "data_file": None}
+    origin = parent and {"run": os.path.relpath(parent, path), "step": EPOCHS}
+    config = {"stage": stage, "members": members, "settings": settings, "parent": origin, "data_file": None}
     steps = list(range(final_step + 1))
     metrics = {"status": status, "unit": "epoch", "diverged_at": [None] * len(members), "step": steps}
     for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
@@ -134,10 +139,10 @@ def test_half_of_the_runs_must_converge(tmp_path):
 
 
 def test_worse_means_more_than_1_pp_and_more_than_two_standard_errors():
-    assert analyze.is_worse([0.5], [0.5101]) and not analyze.is_worse([0.5], [0.5099])
+    assert is_worse([0.5], [0.5101]) and not is_worse([0.5], [0.5099])
     # Variance 0.0002 of four runs each: the standard error of the difference is 1 pp.
     four = np.array([-0.01, -0.01, 0.01, 0.01]) * np.sqrt(1.5)
-    assert analyze.is_worse(0.5 + four, 0.5201 + four) and not analyze.is_worse(0.5 + four, 0.5199 + four)
+    assert is_worse(0.5 + four, 0.5201 + four) and not is_worse(0.5 + four, 0.5199 + four)
 
 
 # Figures
@@ -225,13 +230,12 @@ def test_drawing_again_needs_only_the_json(study, tmp_path, monkeypatch):
 # Ticks
 
 
-def write_tick_run(path, stage, lrs, weights_name="checkpoint", swa=None):
+def write_tick_run(path, stage, lrs, weights_name="checkpoint", swa=None, parent=None):
     """Three members with random weights; returns weights and last layer."""
     members = [{"lrs": lrs, "seed": seed, "data_seed": 1} for seed in (1, 2, 3)]
     settings = TICKS | ({"windows": swa["window"]} if swa else {})
-    write_run(
-        path, stage, members, settings, test_accuracy=[0.6, 0.7, 0.8], train_loss=[[3] + [1] * EPOCHS] * 3, swa=swa
-    )
+    series = {"test_accuracy": [0.6, 0.7, 0.8], "train_loss": [[3] + [1] * EPOCHS] * 3}
+    write_run(path, stage, members, settings, swa=swa, parent=parent, **series)
     weights = torch.stack([mlp.initial_weights(generator("weights", path.name, seed)) for seed in (1, 2, 3)])
     frozen = mlp.frozen_layer(generator("frozen", 1))[None].repeat(3, 1)
     torch.save({"step": EPOCHS, "weights": weights, "buffers": {"frozen": frozen}}, path / f"{weights_name}.pt")
@@ -243,8 +247,10 @@ def tick_study(tmp_path):
     folder = tmp_path / "ticks"
     for plr in (1e-3, 1e-2):
         write_tick_run(folder / f"pt{plr}", "pretrain", [plr])
-        write_tick_run(folder / f"ft{plr}", "finetune", [plr, 1e-4])
-    write_tick_run(folder / "swa", "swa", [1e-3], "swa-5", {"window": [5], "test_accuracy": [[0.7] * 3]})
+        for flr in (1e-4, 5e-4):
+            write_tick_run(folder / f"ft{plr}-{flr}", "finetune", [plr, flr], parent=folder / f"pt{plr}")
+        swa = {"window": [5], "test_accuracy": [[0.7] * 3]}
+        write_tick_run(folder / f"swa{plr}", "swa", [plr], "swa-5", swa, parent=folder / f"pt{plr}")
     return folder
 
 
@@ -278,16 +284,16 @@ def test_single_feature_accuracies_equal_a_slow_count(tmp_path, monkeypatch):
 def test_features_are_measured_once(tick_study, monkeypatch):
     command(monkeypatch, "features", tick_study)
     before = {path: path.stat().st_mtime_ns for path in tick_study.rglob("features.json")}
-    assert len(before) == 5
+    assert len(before) == 8
     command(monkeypatch, "features", tick_study)
     assert before == {path: path.stat().st_mtime_ns for path in tick_study.rglob("features.json")}
-    assert Run(tick_study / "swa").measurement("features")["solution"] == ["swa-5"]
+    assert Run(tick_study / "swa0.001").measurement("features")["solution"] == ["swa-5"]
 
 
 def test_figure_5_sorts_each_run_before_it_averages(tick_study, monkeypatch):
     command(monkeypatch, "features", tick_study)
     panels = analyze.feature_numbers(analyze.Study(tick_study))["panels"]
-    assert [panel.get("flr") for panel in panels] == [None, 1e-4]
+    assert [panel["flr"] for panel in panels] == [None, 1e-4]
     accuracies = np.array(Run(tick_study / "pt0.001").measurement("features")["single_feature_accuracy"][0])
     for rank in (0, 15):
         of_rank = np.array([sorted(of_member)[15 - rank] for of_member in accuracies])
@@ -297,10 +303,106 @@ def test_figure_5_sorts_each_run_before_it_averages(tick_study, monkeypatch):
     assert panels[0]["all_features"]["mean"] == pytest.approx([70, 70])
 
 
+def test_figure_17_has_a_panel_for_every_stage(tick_study, monkeypatch):
+    command(monkeypatch, "features", tick_study)
+    panels = analyze.all_feature_numbers(analyze.Study(tick_study))["panels"]
+    assert [(panel["stage"], panel["flr"], panel["window"]) for panel in panels] == [
+        ("pretrain", None, None),
+        ("finetune", 1e-4, None),
+        ("finetune", 5e-4, None),
+        ("swa", None, 5),
+    ]
+    averaged = np.array(Run(tick_study / "swa0.01").measurement("features")["single_feature_accuracy"][0])
+    assert panels[3]["top"][0]["mean"][1] == pytest.approx(100 * averaged.max(axis=1).mean())
+
+
+def slow_errors(weights, frozen, split, data_seed=1):
+    """Error in percent on a whole set, in float64."""
+    sets = ticks.tick_sets(data_seed)
+    inputs, labels = (sets.train_inputs, sets.train_labels) if split == "train" else (sets[2], sets[3])
+    return 100 * (1 - slow_accuracy(weights, frozen, inputs.double().numpy(), labels.numpy()))
+
+
+def test_geometry_equals_a_slow_computation(tmp_path, monkeypatch):
+    parent = tmp_path / "pt"
+    _, frozen = write_tick_run(parent, "pretrain", [1e-2])
+    low, _ = write_tick_run(tmp_path / "low", "finetune", [1e-2, 1e-4], parent=parent)
+    high, _ = write_tick_run(tmp_path / "high", "finetune", [1e-2, 1e-3], parent=parent)
+    swa = {"window": [2, 5], "test_accuracy": [[0.7] * 3] * 2}
+    averaged, _ = write_tick_run(tmp_path / "swa", "swa", [1e-2], "swa-5", swa, parent=parent)
+    write_tick_run(tmp_path / "between", "finetune", [1e-2, 5e-4], parent=parent)
+    command(monkeypatch, "geometry", tmp_path)
+    measured = Run(parent).measurement(geometry_name(1e-4, 1e-3))
+    assert (measured["low_flr"], measured["high_flr"], measured["window"]) == (1e-4, 1e-3, 5)
+
+    solutions = {"L": low, "H": high, "S": averaged}
+    for pair in ("LH", "SH", "SL"):
+        first, second = (solutions[name][1] for name in pair)
+        cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+        assert measured["angle"][pair][1] == pytest.approx(np.arccos(cosine), rel=1e-5)
+    for split in ("train", "test"):
+        first, second = low[1], averaged[1]
+        path = [slow_errors(a * first + (1 - a) * second, frozen, split) for a in np.arange(11) / 10]
+        excess = [e - (1 - a) * path[0] - a * path[-1] for a, e in zip(np.arange(11) / 10, path)]
+        one_sample = {"train": 100 / 512, "test": 100 / 2000}[split]
+        assert measured[f"{split}_barrier"]["SL"][1] == pytest.approx(max(excess), abs=2.1 * one_sample)
+        assert max(excess) > 0.5
+
+
+def test_geometry_is_measured_once_and_for_other_flrs_beside(tick_study, monkeypatch):
+    command(monkeypatch, "geometry", tick_study)
+    before = {path: path.stat().st_mtime_ns for path in tick_study.rglob("geometry*.json")}
+    assert len(before) == 2
+    command(monkeypatch, "geometry", tick_study)
+    command(monkeypatch, "geometry", tick_study, "--flr", 1e-4, 1e-4)
+    after = {path: path.stat().st_mtime_ns for path in tick_study.rglob("geometry*.json")}
+    assert before.items() <= after.items() and len(after) == 4
+
+
+def test_figure_16_has_means_of_angles_and_quartiles_of_barriers(tmp_path):
+    folder = tmp_path / "ticks"
+    for plr in (1e-3, 1e-2):
+        write_tick_run(folder / f"pt{plr}", "pretrain", [plr])
+        for flr in (1e-4, 5e-4):
+            write_tick_run(folder / f"ft{plr}-{flr}", "finetune", [plr, flr], parent=folder / f"pt{plr}")
+        pairs = {pair: [0.0, 1.0, 4.0] for pair in ("LH", "SH", "SL")}
+        measured = {"angle": pairs, "train_barrier": pairs, "test_barrier": pairs}
+        write_json(folder / f"pt{plr}/{geometry_name(1e-4, 5e-4)}.json", measured)
+    numbers = analyze.geometry_numbers(analyze.Study(folder))
+    assert numbers["angle"]["SL"]["mean"] == pytest.approx([5 / 3, 5 / 3])
+    assert numbers["angle"]["SL"]["std"] == pytest.approx([np.std([0, 1, 4])] * 2)
+    barrier = numbers["test_barrier"]["LH"]
+    assert [barrier[name] for name in ("median", "lower", "upper")] == [[1, 1], [0.5, 0.5], [2.5, 2.5]]
+    assert barrier["n"] == [3, 3] and barrier["plr"] == [1e-3, 1e-2]
+
+
+def test_figure_15_draws_the_flrs_of_the_paper_where_all_are_there(tmp_path):
+    folder = tmp_path / "ticks"
+    flrs = [10 ** (-4.5 + index / 4) for index in range(9)] + [10**-2.25, 10**-2.125]
+    write_tick_run(folder / "pt", "pretrain", [1e-2])
+    for number, flr in enumerate(flrs):
+        write_tick_run(folder / f"ft{number}", "finetune", [1e-2, flr])
+    numbers = analyze.tick_accuracy_numbers(analyze.Study(folder))
+    assert len(numbers["finetune"]) == 11
+    assert [f"{flr:.1e}" for flr in numbers["drawn_flrs"]] == [
+        "3.2e-05",
+        "1.8e-04",
+        "1.0e-03",
+        "3.2e-03",
+        "7.5e-03",
+    ]
+    with plt.rc_context(analyze.STYLE):
+        labels = analyze.draw_accuracy_panels(numbers).axes[0].get_legend_handles_labels()[1]
+    assert len(labels) == 6
+    (folder / "ft3/config.json").unlink()  # not all are there: what is there is drawn
+    assert "drawn_flrs" not in analyze.tick_accuracy_numbers(analyze.Study(folder))
+
+
 def test_every_figure_on_ticks_is_drawn(tick_study, tmp_path, monkeypatch):
     command(monkeypatch, "features", tick_study)
+    command(monkeypatch, "geometry", tick_study)
     command(monkeypatch, "figures", tick_study, "--out", tmp_path)
-    for name in ("figure04", "figure05", "figure15"):
+    for name in ("figure04", "figure05", "figure15", "figure16", "figure17"):
         assert (tmp_path / f"{name}.pdf").exists() and (tmp_path / f"{name}.png").exists()
     spread = json.loads((tmp_path / "figure15.json").read_text())["pretrain"]
     assert spread["mean"] == pytest.approx([70, 70])
@@ -341,6 +443,10 @@ def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_pa
     [
         (["figures", "{empty}", "--out", "o"], "holds no run folders"),
         (["features", "{images}"], "no complete runs on ticks"),
+        (["geometry", "{images}"], "geometry is measured on ticks so far"),
+        (["geometry", "{ticks}", "--flr", "1e-4", "1e-3"], "not continued by a complete fine-tuning at 0.001"),
+        (["claims", "{empty}"], "holds no run folders"),
+        (["figures", "{ticks}", "--only", "16", "--out", "o"], "run analyze.py geometry"),
         (["figures", "{images}", "--only", "5", "--out", "o"], "is about ticks"),
         (["figures", "{mixed}", "--out", "o"], "differ in width"),
         (["figures", "{ticks}", "--only", "5", "--out", "o"], "run analyze.py features"),

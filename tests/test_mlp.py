@@ -1,5 +1,7 @@
 """The batched MLP against a plain network per member: torch modules, autograd and an explicit projection."""
 
+import contextlib
+
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -41,11 +43,11 @@ def start(members_per_group, dtype, rho=1.0):
     return weights.to(dtype) * rho, frozen.to(dtype)
 
 
-def train(learning_rates, steps, sets, dtype, rho=1.0):
+def train(learning_rates, steps, sets, dtype, rho=1.0, compiled=False):
     """Weights [members, 2048] after training every group at all the learning rates."""
     weights, frozen = start(len(learning_rates), dtype, rho)
     rates = torch.tensor(learning_rates, dtype=dtype).repeat(len(GROUPS))
-    trainer = MlpTrainer(weights, frozen, rates, rho=rho)
+    trainer = MlpTrainer(weights, frozen, rates, rho=rho, compiled=compiled)
     for inputs, labels in batches(sets, steps, dtype):
         trainer.step(inputs, labels)
     return trainer.weights
@@ -162,16 +164,28 @@ def test_projection_is_global(sets):
     assert ((first / second).log().abs() > 0.05).all()
 
 
-def test_member_of_a_batch_equals_the_member_alone(sets):
-    learning_rates = [1e-4, 1e-3, 3e-3]
-    together = train(learning_rates, 100, sets, torch.float32).view(len(GROUPS), len(learning_rates), -1)
+def test_compiled_step_is_the_same_arithmetic(sets):
+    """In double precision, as in single precision a ReLU at zero may flip and be seen early."""
+    plain, compiled = (train([1e-4, 1e-2], 100, sets, torch.float64, compiled=c) for c in (False, True))
+    torch.testing.assert_close(plain, compiled, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "groups, members", [([[0], [1], [2]], 1), ([[0, 1, 2]], 1), ([[0, 2], [1]], 3), ([[2, 1, 0]], 2)]
+)
+def test_member_of_a_batch_equals_the_member_alone(groups, members, sets):
+    """In chunks of whole groups, `members` learning rates at a time: nothing but rounding may differ."""
+    learning_rates, steps = [1e-4, 1e-3, 3e-3], 200
+    together = train(learning_rates, steps, sets, torch.float32).view(len(GROUPS), len(learning_rates), -1)
     weights, frozen = start(1, torch.float32)
-    for group in range(len(GROUPS)):
-        for index, learning_rate in enumerate(learning_rates):
-            alone = MlpTrainer(weights[[group]], frozen[[group]], torch.tensor([learning_rate]))
-            for inputs, labels in batches(sets, 100, torch.float32):
-                alone.step(inputs[[group]], labels[[group]])
-            torch.testing.assert_close(alone.weights[0], together[group, index], rtol=0, atol=1e-5)
+    for chunk in groups:
+        for rates in torch.tensor(learning_rates).split(members):
+            points = weights[chunk].repeat_interleave(len(rates), dim=0)
+            trainer = MlpTrainer(points, frozen[chunk], rates.repeat(len(chunk)))
+            for inputs, labels in batches(sets, steps, torch.float32):
+                trainer.step(inputs[chunk], labels[chunk])
+            expected = together[chunk][:, [learning_rates.index(pytest.approx(rate.item())) for rate in rates]]
+            torch.testing.assert_close(trainer.weights.view_as(expected), expected, rtol=0, atol=1e-5)
 
 
 def test_member_that_is_not_finite_leaves_the_others_alone(sets):
@@ -262,3 +276,49 @@ def test_small_learning_rates_converge_and_large_ones_stay_at_chance(sets):
     _, accuracies = evaluate(weights, frozen, sets[0], sets[1])
     converged, diverged = accuracies.view(len(GROUPS), 2).unbind(1)
     assert (converged > 0.9).all() and (diverged < 0.6).all()
+
+
+def test_a_captured_step_replays_on_new_minibatches_from_the_state_it_found(monkeypatch):
+    """With a stand-in for CUDA whose graph runs the step again on the very tensors that it was captured with."""
+    state, seen, captured_with = torch.zeros(3), [], []
+
+    def step(inputs, labels):
+        captured_with[:] = [inputs, labels]
+        seen.append((inputs.clone(), labels.clone()))
+        state.add_(inputs * labels)
+
+    class Graph:
+        def replay(self):
+            step(*captured_with)
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
+    replay = mlp._captured(step, state, torch.ones(3), torch.ones(3))
+    assert not state.any()  # neither warming up nor capturing has moved it
+    for factor in (2.0, 5.0):
+        replay(torch.full((3,), factor), torch.tensor([0.0, 1.0, 10.0]))
+        assert seen[-1][0].tolist() == [factor] * 3
+    assert state.tolist() == [0, 7, 70]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gpu_follows_the_cpu(sets, compiled):
+    learning_rates, steps = [1e-4, 1e-3], 100
+    expected = train(learning_rates, steps, sets, torch.float64)
+    weights, frozen = (tensor.cuda() for tensor in start(len(learning_rates), torch.float64))
+    rates = torch.tensor(learning_rates, dtype=torch.float64).repeat(len(GROUPS)).cuda()
+    trainer = MlpTrainer(weights, frozen, rates, compiled=compiled)
+    for inputs, labels in batches(sets, steps, torch.float64):
+        trainer.step(inputs.cuda(), labels.cuda())
+    torch.testing.assert_close(trainer.weights.cpu(), expected, rtol=0, atol=1e-9)
+    found = evaluate(trainer.weights, frozen, sets[2].double().cuda(), sets[3].double().cuda())
+    for values, others in zip(found, evaluate(expected, frozen.cpu(), sets[2].double(), sets[3].double())):
+        torch.testing.assert_close(values.cpu(), others, rtol=1e-6, atol=1e-6)

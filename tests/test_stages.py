@@ -178,6 +178,37 @@ def network_at(folder, name):
     return network
 
 
+def test_ticks_train_the_same_networks_when_compiled(tmp_path):
+    compiled = ["--lr", 1e-4, "--steps", 40, "--log-every", 10, "--data", "ticks"]
+    assert call("train", *compiled, "--compile", "--out", tmp_path / "compiled") == 0
+    assert call("train", *compiled, "--out", tmp_path / "plain") == 0
+    torch.testing.assert_close(weights(tmp_path / "compiled"), weights(tmp_path / "plain"), rtol=0, atol=1e-6)
+    assert call("finetune", tmp_path / "compiled", "--lr", 1e-5, "--steps", 1, "--out", tmp_path) == 0
+    assert Run(tmp_path / "compiled-flr1e-5").settings["compile"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_goes_on_where_nothing_can_be_compiled(
+    kind, pretrained, arguments, tmp_path, monkeypatch, capsys
+):
+    def fails(function, **options):
+        def call(*arguments):
+            raise RuntimeError("No working C++ compiler found\nfurther lines")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    train.can_compile.cache_clear()
+    made = [*arguments[kind], "--steps", 4 * PACE[kind], "--compile", "--out", tmp_path / "run"]
+    assert call("train", *made) == 0
+    train.can_compile.cache_clear()
+    assert_equal(weights(tmp_path / "run"), weights(pretrained[kind, 4]))
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("--compile")]
+    assert (
+        line == "--compile: cannot compile here (No working C++ compiler found); going on without, which is slower"
+    )
+
+
 # Fine-tuning
 
 
@@ -492,7 +523,6 @@ def test_bad_learning_rate(stage, lr, pretrained, tmp_path, capsys):
         (["--batch-size", 513], "--batch-size 513: there are only 512 training samples"),
         (["--width", 8], "--width: is for image networks; ticks have the one MLP"),
         (["--model", "si-convnet"], "--model: is for image networks; ticks have the one MLP"),
-        (["--compile"], "--compile: is for image networks; ticks have the one MLP"),
         (["--model", "perceptron"], "argument --model: "),
         (["--data", "none.pt"], "there is no none.pt; prepare it with: python -m data"),
         (["--device", "abacus"], "--device abacus: is no device"),

@@ -1,0 +1,103 @@
+"""Whether the batched program reaches what the usual way does: a statistical test of final results over seeds.
+
+    python bench/agreement.py OURS USUAL [--out bench/agreement.json]
+
+OURS: folder of train.py's runs, with features measured (analyze.py features). USUAL: folder of usual.py's files.
+Training is chaotic, so that networks of the same seeds part and only distributions can be compared. For every PLR and
+every final quantity (train loss, test accuracy, accuracy by the best single feature) two tests: Wilcoxon's signed-rank
+test of the differences between networks of the same seeds, which sees shifts, and the two-sample Kolmogorov-Smirnov
+test, which sees other shapes. The programs disagree where a p-value, times the number of tests (Bonferroni), is
+below 5 %. The 95 % confidence interval of the mean difference says what size of shift would have gone unnoticed.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from data.commandline import BadInput, Parser, run  # noqa: E402
+from data.files import read_json, write_json  # noqa: E402
+from data.study import Study, features_of, final  # noqa: E402
+
+QUANTITIES = ("train loss", "test accuracy", "best single feature")
+LEVEL = 0.05
+
+
+def our_results(folder):
+    """{(PLR, seed, data seed): [train loss, test accuracy, best single feature]}"""
+    readers = [final("train_loss"), final("test_accuracy"), lambda run, i: features_of("checkpoint")(run, i)[0]]
+    results = {}
+    for pretraining in Study(folder).runs:
+        if pretraining.config["stage"] == "pretrain":
+            for index, member in enumerate(pretraining.members):
+                key = (f"{member['lrs'][0]:.6g}", member["seed"], member["data_seed"])
+                results[key] = [read(pretraining, index) for read in readers]
+    return results
+
+
+def usual_results(folder):
+    results = {}
+    for path in sorted(folder.glob("*.json")):
+        found = read_json(path)
+        key = (f"{found['lr']:.6g}", found["seed"], found["data_seed"])
+        results[key] = [found["train"][-1][0], found["test"][-1][1], max(found["single_feature_accuracy"])]
+    return results
+
+
+def compare(ours, usual):
+    """One dictionary per PLR and quantity; p-values are corrected for their number."""
+    shared = sorted(ours.keys() & usual.keys(), key=lambda key: (float(key[0]), key))
+    if not shared:
+        raise BadInput("the two folders hold no networks of the same learning rate and seeds")
+    plrs = list(dict.fromkeys(plr for plr, _, _ in shared))
+    tests = 2 * len(plrs) * len(QUANTITIES)
+    comparisons = []
+    for plr in plrs:
+        pairs = np.array([(ours[key], usual[key]) for key in shared if key[0] == plr])
+        for name, (first, second) in zip(QUANTITIES, pairs.transpose(2, 1, 0)):
+            difference = first - second
+            half_width = stats.sem(difference) * stats.t.ppf(0.975, len(difference) - 1)
+            comparisons.append(
+                {
+                    "plr": float(plr),
+                    "quantity": name,
+                    "networks": len(first),
+                    "ours": [first.mean(), first.std(ddof=1)],
+                    "usual": [second.mean(), second.std(ddof=1)],
+                    "difference_95": [difference.mean() - half_width, difference.mean() + half_width],
+                    "p_signed_rank": min(1.0, tests * signed_rank(difference)),
+                    "p_kolmogorov_smirnov": min(1.0, tests * float(stats.ks_2samp(first, second).pvalue)),
+                }
+            )
+    return comparisons
+
+
+def signed_rank(difference):
+    return float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+
+
+def main():
+    parser = Parser(__doc__.splitlines()[0], "python bench/agreement.py runs/synthetic/pretrain runs/usual")
+    parser.add_argument("ours", type=Path, help="folder of train.py's run folders")
+    parser.add_argument("usual", type=Path, help="folder of usual.py's files")
+    parser.add_argument("--out", type=Path, help="JSON file for the comparison")
+    args = parser.parse_args()
+    comparisons = compare(our_results(args.ours), usual_results(args.usual))
+    for c in comparisons:
+        low, high = c["difference_95"]
+        print(
+            f"PLR {c['plr']:.4g}, {c['quantity']}, {c['networks']} networks: ours {c['ours'][0]:.4g} +- {c['ours'][1]:.2g}, "
+            f"usual {c['usual'][0]:.4g} +- {c['usual'][1]:.2g}, difference {low:.2g} to {high:.2g}, "
+            f"p {c['p_signed_rank']:.2g} and {c['p_kolmogorov_smirnov']:.2g}"
+        )
+    agree = all(min(c["p_signed_rank"], c["p_kolmogorov_smirnov"]) >= LEVEL for c in comparisons)
+    print("the programs agree" if agree else f"the programs DISAGREE at the level of {100 * LEVEL:.0f} %")
+    if args.out:
+        write_json(args.out, {"agree": agree, "level": LEVEL, "comparisons": comparisons})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,252 @@
+"""The claims held against a study made by hand, in which all of them hold, and against ones in which each fails."""
+
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from test_analyze import EPOCHS, IMAGES, TICKS, command, write_run, write_study
+
+from data.claims import CLAIMS, judge
+from data.files import write_json
+from data.study import Study, geometry_name
+
+PLRS = [float(f"{10 ** (-4 + index / 4):.3g}") for index in range(14)]
+REGIME_1, REGIME_2A, REGIME_2B, REGIME_3 = range(6), range(6, 8), range(8, 11), range(11, 14)
+FLRS = [PLRS[0], PLRS[2], PLRS[5]]  # the last is b12, as in the paper
+NOISE = 0.1 * np.array([-1, 1])  # pp, of two runs at every PLR
+
+IDEAL = {
+    "pretrained": [62, 63, 64, 65, 66, 67, 58, 57, 55, 52, 50.5, 50, 50, 50],
+    "wander": [0.0] * 6 + [2.5] * 5 + [0.0] * 3,  # std of the last tenth
+    "train_accuracy": [99, 99.5] + [100] * 4 + [95, 93, 90, 80, 70, 55, 55, 55],
+    "late_loss": [0.01] * 6 + [1, 2, 3, 4, 4.5, 10, 10, 10],
+    "earlier_loss": [0.01] * 6 + [1, 2, 3, 4, 4.5, 10, 10, 10],  # the tenth before; it starts at 10
+    "finetuned": [
+        [62.1, 63.1, 64.1, 65.1, 66.1, 67.1, 72, 71.5, 68, 64, 59, 65, 65, 65],
+        [62.3, 63.3, 64.1, 65.1, 66.1, 67.1, 72.3, 71.8, 68.5, 65, 61, 66, 66, 66],
+        [66, 67, 64.4, 65.3, 66.2, 67.1, 72.5, 72, 69, 66.5, 65.9, 67, 67, 67],
+    ],
+    "two_stages": [72.2, 72.1],  # from PLR 9 by PLR 6 to the lowest and the highest FLR
+    "averaged": {
+        2: [62.05, 63.05, 64.05, 65.05, 66.05, 67.05, 68, 67, 60, 54, 50.5, 50, 50, 50],
+        5: [62.05, 63.05, 64.05, 65.05, 66.05, 67.05, 70, 69, 60.5, 54.5, 50.8, 50, 50, 50],
+        10: [62.05, 63.05, 64.05, 65.05, 66.05, 67.05, 74, 73, 61, 55, 51, 50, 50, 50],
+    },
+    # Best and second-best feature after every stage.
+    "top_pretrained": [(52, 51.5)] * 6 + [(70, 55)] * 2 + [(54, 53)] * 6,
+    "top_low": [(52, 51.5)] * 6 + [(72, 55)] * 2 + [(54, 53)] * 6,
+    "top_high": [(52, 51.5)] * 6 + [(72, 55)] * 5 + [(54, 53)] * 3,
+    "top_averaged": [(52, 51.5)] * 6 + [(74, 55)] * 2 + [(54, 53)] * 6,
+    "angle": {
+        "LH": [1.5] * 2 + [0.02] * 4 + [0.2, 0.25, 0.8, 1.1, 1.3, 1.56, 1.56, 1.58],
+        "SH": [1.5] * 2 + [0.02] * 4 + [0.4, 0.45, 0.9, 1.2, 1.4, 1.57, 1.57, 1.57],
+        "SL": [0.02] * 6 + [0.4, 0.45, 0.9, 1.2, 1.4, 1.57, 1.57, 1.57],
+        "LP": [0.01] * 6 + [0.5] * 8,
+    },
+    "train_barrier": {
+        "LH": [10] * 2 + [0] * 4 + [0.02, 0.03, 0.5, 2, 8, 20, 20, 20],
+        "SH": [10] * 2 + [0] * 4 + [0.5, 1, 2, 4, 10, 20, 20, 20],
+        "SL": [0] * 6 + [0.5, 1, 2, 4, 10, 20, 20, 20],
+    },
+    "test_barrier": {
+        "LH": [5] * 2 + [0] * 4 + [0.02, 0.03, 0.4, 1, 4, 5, 5, 5],
+        "SH": [5] * 2 + [0] * 4 + [0.1, 0.2, 1, 2, 5, 5, 5, 5],
+        "SL": [0] * 6 + [0.1, 0.2, 1, 2, 5, 5, 5, 5],
+    },
+}
+
+MEMBERS = [(index, seed) for index in range(len(PLRS)) for seed in (0, 1)]
+
+
+def of_members(percents):
+    """Fractions of the two runs at every PLR."""
+    return [(percents[index] + NOISE[seed]) / 100 for index, seed in MEMBERS]
+
+
+def members(*later_lrs, indices=range(len(PLRS))):
+    return [{"lrs": [PLRS[i], *later_lrs], "seed": seed, "data_seed": 1} for i, seed in MEMBERS if i in indices]
+
+
+def write_features(path, solution, tops):
+    accuracies = [[0.5] * 14 + [tops[index][1] / 100, tops[index][0] / 100] for index, _ in MEMBERS]
+    write_json(path / "features.json", {"solution": [solution], "single_feature_accuracy": [accuracies]})
+
+
+def write_ideal(folder, **changes):
+    ideal = copy.deepcopy(IDEAL) | changes
+    epochs = np.arange(EPOCHS + 1)
+    final = of_members(ideal["pretrained"])
+    losses = [
+        np.select(
+            [epochs == 0, epochs <= 16, epochs <= 18], [10, 5, ideal["earlier_loss"][i]], ideal["late_loss"][i]
+        )
+        for i, _ in MEMBERS
+    ]
+    pretraining = folder / "pretrain"
+    write_run(
+        pretraining,
+        "pretrain",
+        members(),
+        TICKS,
+        # Epochs 19 and 20, the last tenth, differ by twice the standard deviation.
+        test_accuracy=[
+            [0.6] * (EPOCHS - 1) + [value + 2 * ideal["wander"][i] / 100, value]
+            for (i, _), value in zip(MEMBERS, final)
+        ],
+        train_accuracy=[ideal["train_accuracy"][i] / 100 for i, _ in MEMBERS],
+        train_loss=[list(map(float, of_member)) for of_member in losses],
+    )
+    write_features(pretraining, "checkpoint", ideal["top_pretrained"])
+    for number, (flr, curve) in enumerate(zip(FLRS, ideal["finetuned"])):
+        path = folder / f"finetune/{number}"
+        write_run(path, "finetune", members(flr), TICKS, test_accuracy=of_members(curve))
+        write_features(path, "checkpoint", ideal["top_high" if flr == FLRS[-1] else "top_low"])
+    for flr, accuracy in zip(FLRS[::2], ideal["two_stages"]):
+        two = [member for member in members(PLRS[6], flr, indices=[9])]
+        series = {"test_accuracy": [accuracy / 100] * 2}
+        write_run(folder / f"two-stages/{flr}", "finetune", two, TICKS, **series)
+    windows = list(ideal["averaged"])
+    swa = {"window": windows, "test_accuracy": [of_members(curve) for curve in ideal["averaged"].values()]}
+    write_run(folder / "swa", "swa", members(), TICKS | {"windows": windows}, swa=swa)
+    write_features(folder / "swa", f"swa-{windows[-1]}", ideal["top_averaged"])
+    geometry = {
+        quantity: {pair: [curve[index] for index, _ in MEMBERS] for pair, curve in ideal[quantity].items()}
+        for quantity in ("angle", "train_barrier", "test_barrier")
+    }
+    write_json(pretraining / f"{geometry_name(FLRS[0], FLRS[-1])}.json", geometry)
+
+
+def verdicts(folder):
+    return {verdict["claim"]: verdict for verdict in judge(Study(folder))}
+
+
+UNMEASURED = {"R5", "F7", "G5", "Z1", "Z2", "Z3", "Z4", "Z5", "H1", "H2"}
+
+
+def test_every_measurable_claim_holds_in_the_ideal_study(tmp_path):
+    write_ideal(tmp_path)
+    found = verdicts(tmp_path)
+    assert {name for name, verdict in found.items() if verdict["verdict"] == "not measurable"} == UNMEASURED
+    assert [name for name, verdict in found.items() if verdict["verdict"] == "does not hold"] == []
+
+
+def changed(name, *changes, key=None):
+    """The ideal curve with {index: value} put in; key picks one of several curves."""
+    curves = copy.deepcopy(IDEAL[name])
+    curve = curves if key is None else curves[key]
+    for index, value in changes:
+        curve[index] = value
+    return {name: curves}
+
+
+BREAKS = [
+    ("M1", changed("finetuned", (0, 75), key=2)),  # the smallest PLR with the high FLR is best
+    ("M1", changed("averaged", (8, 74.05), key=10)),  # 2B averages as well, within the noise
+    ("R1", changed("pretrained", (4, 62.5))),
+    ("R1", changed("wander", (5, 0.6))),
+    ("R1", changed("train_accuracy", (3, 99.5))),
+    ("R2", changed("pretrained", (7, 59))),
+    ("R2", changed("wander", (8, 1.9))),
+    ("R2", changed("earlier_loss", (9, 9))),
+    ("R3", changed("pretrained", (12, 48.9))),
+    ("R3", changed("late_loss", (13, 21))),
+    ("F1", changed("finetuned", (4, 66.6), key=0)),
+    ("F1", changed("angle", (5, 0.2), key="LP")),
+    ("F2", changed("finetuned", (0, 63.5), key=2)),
+    ("F2", changed("finetuned", (1, 63.4), (2, 63.4), (3, 64), (4, 67.1), key=2)),  # not abrupt
+    ("F3", changed("finetuned", (0, 73), key=2)),
+    ("F3", changed("finetuned", (3, 74), key=1)),
+    ("F4", changed("finetuned", (10, 64), key=0)),
+    ("F4", changed("finetuned", (10, 66), key=1)),
+    ("F5", changed("finetuned", (11, 63), (12, 63), (13, 63), key=2)),
+    ("F5", changed("finetuned", (11, 63), (12, 63), (13, 63), key=0)),
+    ("F6", {"two_stages": [70.5, 72.1]}),
+    ("F6", changed("finetuned", (9, 67.5), key=2)),
+    ("W1", changed("averaged", (2, 64.5), key=2)),
+    ("W2", changed("averaged", (6, 70.5), (7, 70), key=10)),
+    ("W2", changed("averaged", (6, 75), key=2)),
+    ("W3", changed("averaged", (9, 62), key=10)),
+    ("W3", changed("averaged", (10, 52), key=10)),
+    ("W3", changed("averaged", (12, 51.5), key=5)),
+    ("G1", changed("angle", (3, 0.2), key="SH")),
+    ("G1", changed("test_barrier", (5, 0.2), key="LH")),
+    ("G1", changed("angle", (1, 0.5), key="LH")),
+    ("G1", changed("train_barrier", (0, 0.5), key="SH")),
+    ("G1", changed("angle", (0, 0.2), key="SL")),
+    ("G2", changed("angle", (6, 0.35), key="LH")),
+    ("G2", changed("angle", (6, 0.001), key="LH")),
+    ("G2", changed("test_barrier", (7, 0.2), key="LH")),
+    ("G3", changed("angle", (9, 0.7), key="LH")),
+    ("G3", changed("angle", (10, 1.15), key="LH")),
+    ("G3", changed("train_barrier", (10, 0.6), key="LH") | changed("test_barrier", (10, 0.6), key="LH")),
+    ("G4", changed("angle", (12, 1.3), key="LH")),
+    ("G4", changed("train_barrier", (12, 0.5), key="SL")),
+    ("Y1", changed("top_pretrained", (0, (61, 52)))),
+    ("Y1", changed("pretrained", (0, 61))),
+    ("Y2", changed("top_pretrained", (7, (64, 55)))),
+    ("Y2", changed("top_low", (7, (68, 55)))),
+    ("Y2", changed("top_averaged", (6, (68, 55)))),
+    ("Y3", changed("top_pretrained", (9, (65, 54)))),
+    ("Y3", changed("pretrained", (12, 51.5))),
+    ("Y3", changed("top_high", (8, (54, 53)), (9, (54, 53)))),
+    ("Y4", changed("finetuned", (8, 73), key=0)),
+    ("Y4", changed("averaged", (6, 72.4), (7, 71), key=10)),
+]
+
+
+@pytest.mark.parametrize("claim, changes", BREAKS, ids=[f"{n}-{name}" for n, (name, _) in enumerate(BREAKS)])
+def test_a_claim_fails_where_the_runs_say_otherwise(tmp_path, claim, changes):
+    write_ideal(tmp_path, **changes)
+    verdict = verdicts(tmp_path)[claim]
+    assert verdict["verdict"] == "does not hold", verdict
+
+
+@pytest.mark.parametrize(
+    "missing, unjudged, reason",
+    [
+        (
+            "finetune",
+            {"M1", "F1", "F2", "F3", "F4", "F5", "G1", "G2", "G3", "G4", "Y2", "Y3", "Y4"},
+            "not bracketed|missing",
+        ),
+        ("swa", {"W1", "W2", "W3", "Y2"}, "SWA with two or more windows"),
+        ("pretrain/geometry*", {"F1", "G1", "G2", "G3", "G4"}, "analyze.py geometry"),
+        ("**/features.json", {"Y1", "Y2", "Y3", "Y4"}, "analyze.py features"),
+        ("two-stages", {"F6"}, "no fine-tunings of runs of 2B"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, missing, unjudged, reason):
+    write_ideal(tmp_path)
+    for path in tmp_path.glob(missing):
+        for file in [path] if path.is_file() else path.rglob("*.json"):
+            file.unlink()
+    found = verdicts(tmp_path)
+    for name in unjudged:
+        assert found[name]["verdict"] == "not measurable", name
+        if len(unjudged) < 6:
+            assert re.search(reason, found[name]["missing"])
+    assert found["R1"]["verdict"] == "holds"
+
+
+def test_claims_of_image_runs_are_judged_by_the_same_criteria(tmp_path):
+    """write_study: 2A is one PLR, 1e-2, at which fine-tuning gives 65 and 65.5 %, SWA 62 and 63 %."""
+    write_study(tmp_path)
+    found = verdicts(tmp_path)
+    assert found["F3"]["verdict"] == "holds" and found["M1"]["verdict"] == "does not hold"
+    assert found["M1"]["measured"]["best fine-tuned in 2A"] == pytest.approx(65.5)
+    assert found["M1"]["measured"]["best averaged in 2A"] == pytest.approx(63)
+    assert found["Y1"]["missing"] == "is about the synthetic study"
+
+
+def test_every_claim_gets_one_line_and_json(tmp_path, monkeypatch, capsys):
+    write_ideal(tmp_path / "runs")
+    command(monkeypatch, "claims", tmp_path / "runs", "--json", tmp_path / "claims.json")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [claim.name for claim in CLAIMS]
+    assert lines[0].startswith("M1 holds: best elsewhere 69, at PLR 0.01,") and "(abstract," in lines[0]
+    written = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert [entry["claim"] for entry in written] == [claim.name for claim in CLAIMS]
+    assert written[0]["verdict"] == "holds" and written[0]["measured"]["best averaged in 2A"] == pytest.approx(74)
