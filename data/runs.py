@@ -8,6 +8,7 @@ This is the only file that names files inside a run folder:
     step-N.pt       weights kept on request
     swa-K.pt        averages of K weights (SWA runs)
     features.json   single-feature accuracies, measured by analyze.py
+    geometry-*.json angles and error barriers between the solutions that continue the run, measured by analyze.py
     lock            held by the live process that works on the folder
 """
 

@@ -23,16 +23,52 @@ def run(*command, folder=ROOT, **environment):
     return done.stdout
 
 
+TICK_FIGURES = {
+    f"figure{number}.{kind}" for number in ("04", "05", "15", "16", "17") for kind in ("pdf", "png", "json")
+}
+
+
 def test_demo_trains_fine_tunes_averages_measures_and_draws(tmp_path):
     short = {"PRETRAIN_STEPS": "300", "FINETUNE_STEPS": "100"}
     output = run("bash", "scripts/demo.sh", str(tmp_path), **short)
-    assert "What to expect" in output
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        f"figure{number}.{kind}" for number in ("04", "05", "15") for kind in ("pdf", "png", "json")
-    }
+    assert "What to expect" in output and "\nM1 " in output
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == TICK_FIGURES | {"claims.json"}
     numbers = json.loads((tmp_path / "figures/figure15.json").read_text())
     assert len(numbers["pretrain"]["plr"]) == 23 and set(numbers["pretrain"]["n"]) == {10}
+    assert len(numbers["finetune"]) == 4
     assert [curve["window"] for curve in numbers["swa"]] == [2, 5, 10, 20, 50]
+
+
+def test_the_study_takes_folders_of_several_seeds_and_flrs_by_name(tmp_path):
+    out = tmp_path / "a study"
+    short = {"PRETRAIN_STEPS": "60", "FINETUNE_STEPS": "20", "TRAIN_FLAGS": "", "SEEDS": "3 4"}
+    short["SEEDS_PER_FOLDER"] = "2"
+    run("bash", "scripts/synthetic.sh", str(out), "--flr", "low", "1e-3", "high", **short)
+    assert [path.name for path in (out / "pretrain").iterdir()] == ["seed3-4"]
+    names = [f"seed3-4-flr{flr}" for flr in ("1e-3", "3.162278e-5", "7.498942e-3")]
+    assert sorted(path.name for path in (out / "finetune").iterdir()) == names
+    numbers = json.loads((out / "figures/figure15.json").read_text())
+    assert set(numbers["finetune"][1]["n"]) == {10}
+
+
+@pytest.mark.parametrize("arguments", [("out", "1e-3"), ("--flr",), ("out", "--flr")])
+def test_the_study_says_how_it_is_used(tmp_path, arguments):
+    script = str(ROOT / "scripts/synthetic.sh")
+    done = subprocess.run(["bash", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("usage: bash scripts/synthetic.sh")
+
+
+def learning_rates(preset):
+    return re.findall(r"[\d.]+(?:e-\d+)?", (ROOT / preset).read_text().split("--lr")[1])
+
+
+def test_grids_of_the_synthetic_study():
+    plrs, flrs = (learning_rates(f"scripts/{name}.args") for name in ("ticks", "ticks_flrs"))
+    exponents = (
+        [-4.5 + i / 4 for i in range(9)] + [-2.25 + i / 8 for i in range(8)] + [-1.25 + i / 4 for i in range(6)]
+    )
+    assert [float(lr) for lr in plrs] == [10**exponent for exponent in exponents]
+    assert flrs == plrs[:11]  # the very numbers: training from scratch at an FLR is looked up among the PLRs
 
 
 @pytest.fixture
