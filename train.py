@@ -4,6 +4,7 @@ This file owns the training loop, and the training of every network; finetune.py
 """
 
 import functools
+import math
 import os
 import sys
 import time
@@ -95,8 +96,11 @@ class ImageTraining:
         return {name: tensor for name, tensor in self.network.state_dict().items() if name not in trained}
 
 
+MEMBERS_AT_ONCE = 230  # of a folder on ticks: more leave a processor's cache, fewer leave it waiting for Python
+
+
 class TickTraining:
-    """The MLPs of the synthetic study on ticks, all members in one program. A step is one SGD iteration.
+    """The MLPs of the synthetic study on ticks, many members in one program. A step is one SGD iteration.
 
     settings: batch_size, rho, compile, first_step (iterations of earlier stages). members: {"lrs", "seed",
     "data_seed"}, those with the same pair of seeds (a group) side by side and equally many; the last of lrs is in use.
@@ -122,28 +126,39 @@ class TickTraining:
         self._start(self.rho * torch.stack(points), torch.stack(frozen))
 
     def _start(self, weights, frozen):
+        """Begin with weights; the members of some groups are a part that is trained at once, on a GPU all of them."""
         device = self.learning_rates.device
         self.frozen = frozen.to(device)
-        self.trainer = mlp.MlpTrainer(
-            weights.to(device), self.frozen, self.learning_rates, self.batch_size, self.rho, self.compiled
-        )
+        groups, members_per_group = len(frozen), len(weights) // len(frozen)
+        parts = 1 if device.type == "cuda" else min(groups, math.ceil(len(weights) / MEMBERS_AT_ONCE))
+        self.parts = []
+        for part in torch.arange(groups).tensor_split(parts):
+            begin, end = part[0].item(), part[-1].item() + 1
+            members = slice(begin * members_per_group, end * members_per_group)
+            start = (weights[members].to(device), self.frozen[begin:end], self.learning_rates[members])
+            trainer = mlp.MlpTrainer(*start, self.batch_size, self.rho, self.compiled)
+            self.parts.append((slice(begin, end), trainer))
 
     @property
     def weights(self):
-        return self.trainer.weights
+        return torch.cat([trainer.weights for _, trainer in self.parts])
 
     def advance(self, step, until):
         """Train from a step to a later one. Returns train loss and accuracy over the training set, [members] each."""
+        for groups, trainer in self.parts:
+            self._advance_part(groups, trainer, self.first_step + step, self.first_step + until)
+        return self.evaluate_train()
+
+    def _advance_part(self, groups, trainer, now, until):
         per_pass = ticks.TRAIN_SIZE // self.batch_size
-        now, until = self.first_step + step, self.first_step + until
+        inputs, labels = (tensor[groups] for tensor in self.train_set)
         while now < until:
             pass_index, position = divmod(now, per_pass)
-            inputs, labels = ticks.minibatches(*self.train_set, self.seeds, pass_index, self.batch_size)
+            batches = ticks.minibatches(inputs, labels, self.seeds[groups], pass_index, self.batch_size)
             stop = min(per_pass, position + until - now)
-            for x, y in zip(inputs[position:stop], labels[position:stop]):
-                self.trainer.step(x, y)
+            for x, y in zip(*(tensor[position:stop] for tensor in batches)):
+                trainer.step(x, y)
             now += stop - position
-        return self.evaluate_train()
 
     def evaluate(self):
         """Test loss and accuracy."""
@@ -165,7 +180,7 @@ class TickTraining:
 
     def load_average(self, weights):
         """Put averaged weights in place, of any norm; layer norm has no statistics to re-estimate."""
-        self.trainer.weights = weights
+        self._start(weights, self.frozen)
 
 
 def complete_run(path, config, device, work):

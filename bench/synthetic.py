@@ -2,8 +2,8 @@
 
     python bench/synthetic.py [--processes 2] [--repeats 3] [--out bench/synthetic.json]
 
-As a user gets them: train.py with 115 networks (5 data seeds x 23 learning rates) in each of some processes side by
-side, and usual.py with one; one thread each, both measuring every 1,000 steps. Every repeat runs all programs, at two
+As a user gets them: train.py with 575 networks (5 data seeds x 5 training seeds x 23 learning rates) in each of some
+processes side by side, and usual.py with one; one thread each, both measuring every 1,000 steps. Every repeat runs all programs, at two
 lengths: the difference between these is the cost of steps, without that of starting. Before that, both are shown to
 train the same networks. The floor is what the operations of a step take at the speed of a large matrix product.
 """
@@ -29,12 +29,12 @@ from data.commandline import Parser, positive_int  # noqa: E402
 from models import mlp  # noqa: E402
 from train import TickTraining  # noqa: E402
 
-OURS = "train.py @scripts/ticks.args --data-seed 1 2 3 4 5 --device cpu --steps {steps} --seed {seed} --out {out}"
-USUAL = "bench/usual.py --lr 1e-3 --data-seed 1 --steps {steps} --seed {seed} --out {out}"
+OURS = "train.py @scripts/ticks.args --data-seed 1 2 3 4 5 --device cpu --seed {seeds} --steps {steps} --out {out}"
+USUAL = "bench/usual.py --lr 1e-3 --data-seed 1 --seed {seed} --steps {steps} --out {out}"
 # name: (command, networks per process, steps of the shorter and of the longer runs)
 PROGRAMS = {
-    "train.py --compile": (OURS + " --compile", 115, (4000, 16000)),
-    "train.py": (OURS, 115, (4000, 16000)),
+    "train.py --compile": (OURS + " --compile", 575, (2000, 8000)),
+    "train.py": (OURS, 575, (2000, 8000)),
     "the usual way": (USUAL, 1, (2000, 8000)),
 }
 
@@ -42,10 +42,11 @@ PROGRAMS = {
 def seconds(command, processes, steps):
     """Wall time until all of the processes, started together, are done."""
     with tempfile.TemporaryDirectory() as folder:
-        commands = [
-            [sys.executable, *command.format(steps=steps, seed=seed, out=f"{folder}/{seed}").split()]
-            for seed in range(1, processes + 1)
-        ]
+        commands = []
+        for seed in range(1, processes + 1):
+            seeds = " ".join(str(5 * seed + more) for more in range(5))
+            filled = command.format(steps=steps, seed=seed, seeds=seeds, out=f"{folder}/{seed}")
+            commands.append([sys.executable, *filled.split()])
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         start = time.perf_counter()

@@ -67,10 +67,6 @@ class MlpTrainer:
         """A copy of the weights, [members, 2048]."""
         return self.layers.transpose(0, 1).reshape(-1, WEIGHTS)
 
-    @weights.setter
-    def weights(self, weights):
-        self.layers.copy_(_matrices(weights))
-
     @torch.no_grad()
     def step(self, inputs, labels):
         """One step w <- rho * (w - lr*rho^2*g) / |w - lr*rho^2*g| of every member.

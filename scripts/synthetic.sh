@@ -7,10 +7,10 @@
 #
 # OUT: folder for everything it writes (default: runs/synthetic). --flr: learning rates of fine-tuning; `low` and `high`
 # are the two of figures 16 and 17 (default: the paper's eleven).
-# Environment: JOBS, processes at once, with one thread each (default: all cores; 10 are of use). SEEDS, training seeds
-# (default: 1 to 10). SEEDS_PER_FOLDER (default: 1, whose 115 networks fit a core's cache; on a GPU take 10 and JOBS=1).
-# PRETRAIN_STEPS (at least 50) and FINETUNE_STEPS, to look at shorter training (default: the paper's 40000 and 20000).
-# TRAIN_FLAGS (default: --compile).
+# Environment: JOBS, processes at once, with one thread each (default: all cores; take 1 on a GPU). SEEDS, training seeds
+# (default: 1 to 10). PRETRAIN_STEPS (at least 50) and FINETUNE_STEPS, to look at shorter training (default: the paper's
+# 40000 and 20000). TRAIN_FLAGS (default: --compile).
+# The first start deals the seeds out to JOBS run folders (OUT/folders); later ones, with other JOBS too, keep to that.
 set -euo pipefail
 out=$(realpath -sm "$(dirname "$0")/../runs/synthetic")
 if [ $# -gt 0 ] && [ "$1" != --flr ]; then out=$(realpath -sm "$1"); shift; fi
@@ -26,23 +26,27 @@ out=$(realpath -sm --relative-to . "$out")
 pretrain_steps=${PRETRAIN_STEPS:-40000} finetune_steps=${FINETUNE_STEPS:-20000} train_flags=${TRAIN_FLAGS---compile}
 swa_spacing=$((pretrain_steps >= 400 ? pretrain_steps / 400 : 1))  # the paper's 100 of 40000
 
-# All stages of some folders, seed1 or seed1-2 by their training seeds: one process a stage saves the time to start.
-study_folders() {
-    local folder seeds
-    for folder in "$@"; do
-        seeds=${folder#seed}
-        python train.py @scripts/ticks.args $train_flags --seed ${seeds//-/ } --data-seed 1 2 3 4 5 \
-            --steps "$pretrain_steps" --keep $((pretrain_steps - 49 * swa_spacing)) --out "$out/pretrain/$folder"
-    done
-    python finetune.py "${@/#/$out/pretrain/}" $flrs --steps "$finetune_steps" --out "$out/finetune"
-    python swa.py "${@/#/$out/pretrain/}" --windows 2 5 10 20 50 --spacing $swa_spacing --anchor end --out "$out/swa"
+# All stages of a folder, seed1-2-3 by its training seeds.
+study_folder() {
+    local seeds=${1#seed}
+    python train.py @scripts/ticks.args $train_flags --seed ${seeds//-/ } --data-seed 1 2 3 4 5 --steps "$pretrain_steps" \
+        --keep $((pretrain_steps - 49 * swa_spacing)) --out "$out/pretrain/$1"
+    python finetune.py "$out/pretrain/$1" $flrs --steps "$finetune_steps" --out "$out/finetune"
+    python swa.py "$out/pretrain/$1" --windows 2 5 10 20 50 --spacing $swa_spacing --anchor end --out "$out/swa"
 }
-export -f study_folders
+export -f study_folder
 export out pretrain_steps finetune_steps train_flags swa_spacing flrs
-folders=$(echo ${SEEDS:-1 2 3 4 5 6 7 8 9 10} | xargs -n "${SEEDS_PER_FOLDER:-1}" | sed 's/^/seed/; s/ /-/g')
-count=$(wc -w <<< "$folders")
+
+mkdir -p "$out"
+if [ ! -e "$out/folders" ]; then
+    read -ra seeds <<< "${SEEDS:-1 2 3 4 5 6 7 8 9 10}"
+    per_folder=$(((${#seeds[@]} + JOBS - 1) / JOBS))
+    xargs -n $per_folder <<< "${seeds[*]}" | sed 's/^/seed/; s/ /-/g' > "$out/folders.new"
+    mv "$out/folders.new" "$out/folders"
+fi
 # Through cat, that is not on a terminal, they report by lines: the bars of several processes would write over each other.
-xargs -n $(((count + JOBS - 1) / JOBS)) -P "$JOBS" bash -euc 'study_folders "$@"' - <<< "$folders" 2>&1 | cat
+xargs -n 1 -P "$JOBS" bash -euc 'study_folder "$1"' - < "$out/folders" 2>&1 | cat
+export OMP_NUM_THREADS=$JOBS
 python analyze.py features "$out"
 python analyze.py geometry "$out"
 python analyze.py figures "$out" --out "$out/figures"

@@ -4,19 +4,24 @@ import numpy as np
 import pytest
 import torch
 
+import train
 from bench.agreement import compare
 from bench.usual import UsualRun, train_one
-from train import TickTraining
 
 
-def test_members_follow_the_usual_way():
-    members = [{"lrs": [lr], "seed": seed, "data_seed": 2} for seed in (1, 3) for lr in (1e-4, 1e-3, 3e-3)]
+@pytest.mark.parametrize("members_at_once, parts", [(230, 1), (6, 2), (8, 2), (4, 3), (1, 3)])
+def test_members_follow_the_usual_way_however_they_are_parted(members_at_once, parts, monkeypatch):
+    monkeypatch.setattr(train, "MEMBERS_AT_ONCE", members_at_once)
+    pairs = [(1, 2), (3, 2), (3, 1)]  # data seed, training seed
+    members = [{"lrs": [lr], "seed": s, "data_seed": d} for d, s in pairs for lr in (1e-4, 1e-3, 3e-3)]
     settings = {"first_step": 0, "batch_size": 16, "rho": 1.0, "compile": False}
-    task = TickTraining(settings, members, torch.device("cpu"))
-    task.advance(0, 200)
-    for member, weights, accuracy in zip(members, task.weights, task.evaluate()["test_accuracy"]):
-        usual = UsualRun(member["lrs"][0], member["seed"], 2)
-        usual.train(200)
+    task = train.TickTraining(settings, members, torch.device("cpu"))
+    assert len(task.parts) == parts
+    task.advance(0, 50)
+    task.advance(50, 150)
+    for member, weights, accuracy in zip(members, task.weights, task.evaluate()["test_accuracy"], strict=True):
+        usual = UsualRun(member["lrs"][0], member["seed"], member["data_seed"])
+        usual.train(150)
         torch.testing.assert_close(weights, usual.weights(), rtol=0, atol=1e-5)
         assert accuracy.item() == pytest.approx(
             usual.evaluate(*usual.sets[2:])[1], abs=0.0011

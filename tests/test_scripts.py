@@ -29,9 +29,11 @@ TICK_FIGURES = {
 
 
 def test_demo_trains_fine_tunes_averages_measures_and_draws(tmp_path):
-    short = {"PRETRAIN_STEPS": "300", "FINETUNE_STEPS": "100"}
+    short = {"PRETRAIN_STEPS": "300", "FINETUNE_STEPS": "100", "JOBS": "2"}
     output = run("bash", "scripts/demo.sh", str(tmp_path), **short)
     assert "What to expect" in output and "\nM1 " in output
+    folders = (tmp_path / "folders").read_text().split()
+    assert sorted(path.name for path in (tmp_path / "pretrain").iterdir()) == folders
     assert {path.name for path in (tmp_path / "figures").iterdir()} == TICK_FIGURES | {"claims.json"}
     numbers = json.loads((tmp_path / "figures/figure15.json").read_text())
     assert len(numbers["pretrain"]["plr"]) == 23 and set(numbers["pretrain"]["n"]) == {10}
@@ -39,11 +41,12 @@ def test_demo_trains_fine_tunes_averages_measures_and_draws(tmp_path):
     assert [curve["window"] for curve in numbers["swa"]] == [2, 5, 10, 20, 50]
 
 
-def test_the_study_takes_folders_of_several_seeds_and_flrs_by_name(tmp_path):
+def test_the_study_deals_its_seeds_out_once_and_takes_flrs_by_name(tmp_path):
     out = tmp_path / "a study"
-    short = {"PRETRAIN_STEPS": "60", "FINETUNE_STEPS": "20", "TRAIN_FLAGS": "", "SEEDS": "3 4"}
-    short["SEEDS_PER_FOLDER"] = "2"
-    run("bash", "scripts/synthetic.sh", str(out), "--flr", "low", "1e-3", "high", **short)
+    short = {"PRETRAIN_STEPS": "60", "FINETUNE_STEPS": "20", "TRAIN_FLAGS": "", "SEEDS": "3 4 5"}
+    out.mkdir()
+    (out / "folders").write_text("seed3-4\n")  # what an earlier start decided
+    run("bash", "scripts/synthetic.sh", str(out), "--flr", "low", "1e-3", "high", **short, JOBS="3")
     assert [path.name for path in (out / "pretrain").iterdir()] == ["seed3-4"]
     names = [f"seed3-4-flr{flr}" for flr in ("1e-3", "3.162278e-5", "7.498942e-3")]
     assert sorted(path.name for path in (out / "finetune").iterdir()) == names
