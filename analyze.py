@@ -17,16 +17,16 @@ import numpy as np
 import torch
 
 from data import ticks
-from data.commandline import BadInput, Parser, Progress, positive_float, run
+from data.commandline import BadInput, Parser, Progress, run
 from data.files import read_json, write_json
-from data.claims import GEOMETRY_WINDOW, judge, verdict_line
-from data.runs import find_runs
+from data.claims import judge, verdict_line
+from data.runs import find_runs, geometry_name
 from data.study import (
     GEOMETRY_PAIRS,
+    GEOMETRY_WINDOW,
     Study,
     features_of,
     final,
-    geometry_name,
     geometry_of,
     late_values,
     measure_regimes,
@@ -65,10 +65,10 @@ TICK_ALPHAS = [step / 10 for step in range(11)]
 def measure_geometry(study, run, low, high):
     """Angles and error barriers between the solutions that continue one pre-training on ticks: geometry-*.json.
 
-    They are L and H, fine-tuned at the FLRs `low` and `high`; S, the SWA average of 5 weights; and P, the
-    pre-training itself. Angles are in radians and barriers in percent, {pair: [member]}; errors are those of the
-    whole training and test set at 11 points of a straight line, which is not put back on the sphere (SPEC c).
-    Raises BadInput where one of the solutions is missing.
+    They are L and H, fine-tuned at the FLRs `low` and `high`; S, the SWA average of 5 weights; and P, the end of the
+    pre-training itself. Angles are in radians and barriers in percent, {pair: [member]}, NaN of members that diverged;
+    errors are those of the whole training and test set at 11 points of a straight line, which is not put back on the
+    sphere (paper, section 4 and figure 16). Raises BadInput where one of the solutions is missing.
     """
     solutions = {
         "P": run.weights(),
@@ -83,7 +83,8 @@ def measure_geometry(study, run, low, high):
     def errors(weights):
         """Errors in percent, [train and test, members]."""
         train, test = sets[:2], sets[2:]
-        return torch.stack([100 * (1 - mlp.evaluate(weights, frozen, *split)[1]) for split in (train, test)])
+        of_splits = torch.stack([100 * (1 - mlp.evaluate(weights, frozen, *split)[1]) for split in (train, test)])
+        return of_splits.where(weights.isfinite().all(dim=1), torch.nan)
 
     angles = {pair: angular_distance(*(weights[name] for name in pair)) for pair in (*GEOMETRY_PAIRS, "LP")}
     barriers = {}
@@ -455,13 +456,6 @@ def main():
 
     geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions on ticks")
     geometry.add_argument("folder", help="folder of the run folders of one experiment")
-    geometry.add_argument(
-        "--flr",
-        type=positive_float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="of the two fine-tuned solutions (default: the lowest and the highest there)",
-    )
 
     claims = commands.add_parser("claims", help="hold the claims of the paper against the runs of one experiment")
     claims.add_argument("folder", help="folder of the run folders of one experiment")
@@ -507,30 +501,34 @@ def geometry_command(args):
         raise BadInput(
             f"{args.folder}: holds runs on {study.settings['data']}; geometry is measured on ticks so far"
         )
-    flrs = args.flr or study.flrs()
+    flrs = study.flrs()
     if len(flrs) < 2:
         raise BadInput(f"{args.folder}: holds fine-tuning at fewer than two FLRs; make it with finetune.py")
-    low, high = flrs[0], flrs[-1]
     runs = [run for run in study.runs if run.config["stage"] == "pretrain"]
     with Progress("geometry", len(runs), "run", 0) as progress:
         for done, run in enumerate(runs, start=1):
-            if run.measurement(geometry_name(low, high)) is None:
-                measure_geometry(study, run, low, high)
+            try:
+                if run.measurement(geometry_name(flrs[0], flrs[-1])) is None:
+                    measure_geometry(study, run, flrs[0], flrs[-1])
+            except BadInput as error:
+                print(f"left out: {error}")
             progress.update(done, run.path.name)
 
 
 def claims_command(args):
-    verdicts = judge(Study(args.folder))
+    study = Study(args.folder)
+    report_incomplete(study)
+    regimes, verdicts = measure_regimes(study), judge(study)
+    print_regimes(regimes)
     for verdict in verdicts:
         print(verdict_line(verdict))
     if args.json:
-        write_json(args.json, {"claims": verdicts})
+        write_json(args.json, {"experiment": study.settings, "regimes": regimes, "claims": verdicts})
 
 
 def figures_command(args):
     study = Study(args.folder)
-    if study.incomplete:
-        print(f"{args.folder}: {study.incomplete} runs are not complete and are left out")
+    report_incomplete(study)
     kind = ticks.NAME if study.settings["data"] == ticks.NAME else "images"
     wanted = args.only or [number for number, (data, _, _) in FIGURES.items() if data == kind]
     unfit = [number for number in wanted if FIGURES[number][0] != kind]
@@ -545,6 +543,11 @@ def figures_command(args):
             if args.only:
                 raise
             print(f"figure {number} is left out: {error}")
+
+
+def report_incomplete(study):
+    if study.incomplete:
+        print(f"{study.folder}: {study.incomplete} runs are not complete and are left out")
 
 
 def print_regimes(regimes):

@@ -96,7 +96,7 @@ class ImageTraining:
         return {name: tensor for name, tensor in self.network.state_dict().items() if name not in trained}
 
 
-MEMBERS_AT_ONCE = 230  # of a folder on ticks: more leave a processor's cache, fewer leave it waiting for Python
+MEMBERS_PER_PART = 230  # of a folder on ticks: more leave a processor's cache, fewer leave it waiting for Python
 
 
 class TickTraining:
@@ -115,7 +115,7 @@ class TickTraining:
         )
         self.train_set, self.test_set = (train_inputs, train_labels), (test_inputs, test_labels)
         self.seeds = [seed for _, seed in groups]
-        self.compiled = settings["compile"] and can_compile(device)
+        self.compiled = settings.get("compile", False) and can_compile(device)
         self.first_step, self.batch_size, self.rho = (
             settings[name] for name in ("first_step", "batch_size", "rho")
         )
@@ -130,7 +130,7 @@ class TickTraining:
         device = self.learning_rates.device
         self.frozen = frozen.to(device)
         groups, members_per_group = len(frozen), len(weights) // len(frozen)
-        parts = 1 if device.type == "cuda" else min(groups, math.ceil(len(weights) / MEMBERS_AT_ONCE))
+        parts = 1 if device.type == "cuda" else min(groups, math.ceil(len(weights) / MEMBERS_PER_PART))
         self.parts = []
         for part in torch.arange(groups).tensor_split(parts):
             begin, end = part[0].item(), part[-1].item() + 1
@@ -343,6 +343,8 @@ def device_of(name):
         raise BadInput(f"--device {name}: is no device; use cpu, cuda, cuda:N or auto") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs are made on the current device
     torch.backends.cudnn.allow_tf32 = False  # PyTorch's default would round convolutions to 10 bits of mantissa
     return device
 

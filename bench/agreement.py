@@ -27,14 +27,19 @@ LEVEL = 0.05
 
 
 def our_results(folder):
-    """{(PLR, seed, data seed): [train loss, test accuracy, best single feature]}"""
-    readers = [final("train_loss"), final("test_accuracy"), lambda run, i: features_of("checkpoint")(run, i)[0]]
+    """{(PLR, seed, data seed, steps): [train loss, test accuracy, best single feature]}"""
+    loss, accuracy, features = final("train_loss"), final("test_accuracy"), features_of("checkpoint")
     results = {}
     for pretraining in Study(folder).runs:
         if pretraining.config["stage"] == "pretrain":
             for index, member in enumerate(pretraining.members):
-                key = (f"{member['lrs'][0]:.6g}", member["seed"], member["data_seed"])
-                results[key] = [read(pretraining, index) for read in readers]
+                singles = features(pretraining, index)
+                if singles is None:
+                    raise BadInput(
+                        f"{pretraining.path}: features are not measured; run analyze.py features {folder}"
+                    )
+                key = (f"{member['lrs'][0]:.6g}", member["seed"], member["data_seed"], pretraining.last_step)
+                results[key] = [loss(pretraining, index), accuracy(pretraining, index), singles[0]]
     return results
 
 
@@ -42,7 +47,7 @@ def usual_results(folder):
     results = {}
     for path in sorted(folder.glob("*.json")):
         found = read_json(path)
-        key = (f"{found['lr']:.6g}", found["seed"], found["data_seed"])
+        key = (f"{found['lr']:.6g}", found["seed"], found["data_seed"], found["step"][-1])
         results[key] = [found["train"][-1][0], found["test"][-1][1], max(found["single_feature_accuracy"])]
     return results
 
@@ -51,8 +56,8 @@ def compare(ours, usual):
     """One dictionary per PLR and quantity; p-values are corrected for their number."""
     shared = sorted(ours.keys() & usual.keys(), key=lambda key: (float(key[0]), key))
     if not shared:
-        raise BadInput("the two folders hold no networks of the same learning rate and seeds")
-    plrs = list(dict.fromkeys(plr for plr, _, _ in shared))
+        raise BadInput("the two folders hold no networks of the same learning rate, seeds and length")
+    plrs = list(dict.fromkeys(plr for plr, *_ in shared))
     tests = 2 * len(plrs) * len(QUANTITIES)
     comparisons = []
     for plr in plrs:

@@ -62,7 +62,7 @@ def microseconds_per_step(program, processes):
 
 
 def difference_of_trajectories(steps=200):
-    """The largest difference of any weight, of the order of 0.02, between ours and the usual way."""
+    """The largest difference between a weight of ours and of the usual way; weights are of the order of 0.02."""
     members = [{"lrs": [lr], "seed": 1, "data_seed": 2} for lr in (1e-4, 1e-3)]
     settings = {"first_step": 0, "batch_size": ticks.BATCH_SIZE, "rho": 1.0, "compile": False}
     ours = TickTraining(settings, members, torch.device("cpu"))

@@ -1,7 +1,7 @@
 """The synthetic study the usual way, one network at a time: what the benchmarks of train.py compare with.
 
-An nn.Module, a DataLoader, autograd, torch.optim.SGD, and the projection after each step; nothing of models/mlp.py.
-It starts at the same point as train.py, and sees the same minibatches. Logging is as sparse as there.
+An nn.Module, a DataLoader, autograd, torch.optim.SGD, and the projection after each step. It shares the initial point,
+the last layer and the order of minibatches with train.py, and none of its training. Logging is as sparse as there.
 
     python bench/usual.py --lr 1e-3 --seed 1 --data-seed 1 2 --steps 40000 --out runs/usual
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from data.commandline import BadInput, Refused
+from data.commandline import BadInput, Refused, lr_name
 from data.files import read_json, write_json, write_tensors
 
 RUNNING, COMPLETE = "running", "complete"
@@ -109,6 +109,11 @@ class Run:
         lock = hold(self.path)
         write_json(self.path / f"{name}.json", content)
         os.close(lock)
+
+
+def geometry_name(low, high):
+    """The name of the measured geometry of solutions fine-tuned at a low and a high FLR."""
+    return f"geometry-flr{lr_name(low)}-flr{lr_name(high)}"
 
 
 def find_runs(folder):

@@ -11,8 +11,8 @@ import functools
 
 import numpy as np
 
-from data.commandline import BadInput, lr_name
-from data.runs import find_runs
+from data.commandline import BadInput
+from data.runs import find_runs, geometry_name
 
 
 class Study:
@@ -28,6 +28,7 @@ class Study:
         every_run = find_runs(folder)
         self.runs = [run for run in every_run if run.complete]
         self.incomplete = len(every_run) - len(self.runs)
+        self._by_path = {run.path.resolve(): run for run in self.runs}
         if not any(run.config["stage"] == "pretrain" for run in self.runs):
             raise BadInput(f"{folder}: holds no complete pre-training run; make some with train.py")
         first, *others = self.runs
@@ -77,10 +78,18 @@ class Study:
         return {plr: of_plr for plr, of_plr in values.items() if of_plr}
 
     def flrs(self):
-        """The learning rates of all fine-tunings of pre-trained runs, in order."""
-        finetunings = [run for run in self.runs if run.config["stage"] == "finetune"]
-        every_lrs = [member["lrs"] for run in finetunings for member in run.members]
-        return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2})
+        """The learning rates of fine-tunings of pre-trained runs, in order.
+
+        Those that are fine-tuned further are second stages of pre-training (figure 12) and left out.
+        """
+        every_lrs = [member["lrs"] for run in self.runs for member in run.members]
+        further = {lrs[1] for lrs in every_lrs if len(lrs) > 2}
+        return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2} - further)
+
+    def parent(self, run):
+        """The run that a run continues, or None where it is not here."""
+        origin = run.config["parent"]
+        return self._by_path.get((run.path / origin["run"]).resolve()) if origin else None
 
     def continuations(self, run, stage, *later_lrs):
         """The runs of a stage that continue a run, its members in the same order, at these later learning rates."""
@@ -88,9 +97,7 @@ class Study:
         return [
             other
             for other in self.runs
-            if other.config["stage"] == stage
-            and (other.path / other.config["parent"]["run"]).resolve() == run.path.resolve()
-            and other.members == members
+            if other.config["stage"] == stage and self.parent(other) is run and other.members == members
         ]
 
     def windows(self):
@@ -144,11 +151,7 @@ def features_of(solution):
 
 
 GEOMETRY_PAIRS = ("LH", "SH", "SL")  # L, H: fine-tuned at the low and the high FLR; S: SWA (paper, section 4)
-
-
-def geometry_name(low, high):
-    """The name of the measurement of the geometry between solutions fine-tuned at two FLRs and an SWA average."""
-    return f"geometry-flr{lr_name(low)}-flr{lr_name(high)}"
+GEOMETRY_WINDOW = 5  # weights in that average; figure 17 shows the same one
 
 
 def geometry_of(low, high, quantity, pair):
@@ -190,7 +193,8 @@ def measure_regimes(study):
     chance = 1 / study.settings["classes"]
     trains = [plr for plr in plrs if test_accuracy[plr] > chance + SAME_ACCURACY or loss_kept[plr] < CHANCE_LOSS]
     b12, b23 = boundary(converged, plrs), boundary(trains, plrs)
-    return {"b12": b12, "b2AB": b12 and boundary(subregime_2a(study, plrs, b12), plrs), "b23": b23}
+    inside = [plr for plr, meets in meet_2a(study, plrs, b12, b23).items() if meets]
+    return {"b12": b12, "b2AB": boundary(inside, plrs), "b23": b23}
 
 
 def has_converged(run, index):
@@ -201,21 +205,21 @@ def late_part_of_initial_loss(run, index):
     return late_mean("train_loss")(run, index) / run.metrics["train_loss"][0][index]
 
 
-def subregime_2a(study, plrs, b12):
-    """The PLRs above b12 that meet the criterion of subregime 2A (see measure_regimes), in order."""
+def meet_2a(study, plrs, b12, b23):
+    """{PLR: whether it meets the criterion of 2A (see measure_regimes)} for those of regime 2 with two or more FLRs."""
+    if b12 is None:
+        return {}
     accuracy = final("test_accuracy")
     pretrained = study.by_plr("pretrain", accuracy)
     best_of_regime_1 = max((pretrained[plr] for plr in plrs if plr <= b12["last"]), key=np.mean)
     finetuned = [study.by_plr("finetune", accuracy, flr) for flr in study.flrs()]
-    inside = []
-    for plr in plrs[plrs.index(b12["next"]) :]:
+    meets = {}
+    for plr in plrs:
         reached = [curve[plr] for curve in finetuned if plr in curve]
-        if len(reached) < 2:
-            continue  # the same at every FLR means nothing of one
-        best, worst = max(reached, key=np.mean), min(reached, key=np.mean)
-        if not is_worse(worst, best) and not is_worse(worst, best_of_regime_1):
-            inside.append(plr)
-    return inside
+        if plr > b12["last"] and not (b23 and plr > b23["last"]) and len(reached) >= 2:
+            best, worst = max(reached, key=np.mean), min(reached, key=np.mean)
+            meets[plr] = not is_worse(worst, best) and not is_worse(worst, best_of_regime_1)
+    return meets
 
 
 def is_worse(accuracies, others):

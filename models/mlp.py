@@ -191,7 +191,8 @@ def _relu_backward(gradient, activations, out):
 
 
 MEMBERS_AT_ONCE = 32
-ACTIVATIONS_AT_ONCE = {"cpu": 2**17, "cuda": 2**27}  # half a megabyte of float32 stays in a processor's cache
+ACTIVATIONS_IN_CACHE = 2**17  # half a megabyte of float32
+ACTIVATIONS_ON_GPU = 2**27
 
 
 @torch.no_grad()
@@ -207,7 +208,8 @@ def logits(weights, frozen, inputs):
         part_weights, part_frozen, part_inputs, part_scores = part
         first, second = _matrices(part_weights)
         frozen_rows = part_frozen.repeat_interleave(len(first) // len(part_frozen), dim=0)[:, None]
-        points = max(64, ACTIVATIONS_AT_ONCE[weights.device.type] // (len(first) * WIDTH))
+        activations = ACTIVATIONS_ON_GPU if weights.is_cuda else ACTIVATIONS_IN_CACHE
+        points = min(inputs.shape[1], max(64, activations // (len(first) * WIDTH)))
         workspace = _workspace(first, points)
         for some_inputs, some_scores in zip(part_inputs.split(points, dim=1), part_scores.split(points, dim=1)):
             buffers = [buffer[..., : some_inputs.shape[1]] for buffer in workspace]

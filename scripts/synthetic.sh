@@ -3,23 +3,27 @@
 # fine-tuning, SWA, single-feature accuracies, geometry, figures 4, 5 and 15 to 17, and the paper's claims held against
 # them. The same command resumes it where it was killed.
 #
-#   bash scripts/synthetic.sh [OUT] [--flr FLR...]
+#   bash scripts/synthetic.sh [OUT] [--flr FLR FLR...]
 #
 # OUT: folder for everything it writes (default: runs/synthetic). --flr: learning rates of fine-tuning; `low` and `high`
 # are the two of figures 16 and 17 (default: the paper's eleven).
 # Environment: JOBS, processes at once, with one thread each (default: all cores; take 1 on a GPU). SEEDS, training seeds
 # (default: 1 to 10). PRETRAIN_STEPS (at least 50) and FINETUNE_STEPS, to look at shorter training (default: the paper's
 # 40000 and 20000). TRAIN_FLAGS (default: --compile).
-# The first start deals the seeds out to JOBS run folders (OUT/folders); later ones, with other JOBS too, keep to that.
+# The seeds are dealt out to JOBS run folders (listed in OUT/folders), and more of them to more folders later.
 set -euo pipefail
+usage() { echo "usage: bash scripts/synthetic.sh [OUT] [--flr FLR FLR...] (see its first lines)" >&2; exit 2; }
 out=$(realpath -sm "$(dirname "$0")/../runs/synthetic")
-if [ $# -gt 0 ] && [ "$1" != --flr ]; then out=$(realpath -sm "$1"); shift; fi
+if [ $# -gt 0 ] && [[ $1 != -* ]]; then out=$(realpath -sm "$1"); shift; fi
 flrs=@scripts/ticks_flrs.args
 if [ $# -gt 0 ]; then
-    [ "$1" = --flr ] && [ $# -gt 1 ] || { echo "usage: bash scripts/synthetic.sh [OUT] [--flr FLR...]" >&2; exit 2; }
-    shift
-    flrs="--lr $*"
-    flrs=${flrs/ low/ 3.1622776601683795e-05} flrs=${flrs/ high/ 0.007498942093324558}
+    [ "$1" = --flr ] && [ $# -gt 2 ] || usage
+    flrs=--lr
+    for flr in "${@:2}"; do
+        case $flr in low) flr=3.1622776601683795e-05 ;; high) flr=0.007498942093324558 ;; esac
+        [[ $flr =~ ^[0-9.]+(e[-+]?[0-9]+)?$ ]] || usage
+        flrs+=" $flr"
+    done
 fi
 source "$(dirname "$0")/setup.sh"
 out=$(realpath -sm --relative-to . "$out")
@@ -37,11 +41,13 @@ study_folder() {
 export -f study_folder
 export out pretrain_steps finetune_steps train_flags swa_spacing flrs
 
+# Seeds are dealt out once: with other JOBS or more SEEDS, what is there stays as it is, and new seeds get new folders.
 mkdir -p "$out"
-if [ ! -e "$out/folders" ]; then
-    read -ra seeds <<< "${SEEDS:-1 2 3 4 5 6 7 8 9 10}"
-    per_folder=$(((${#seeds[@]} + JOBS - 1) / JOBS))
-    xargs -n $per_folder <<< "${seeds[*]}" | sed 's/^/seed/; s/ /-/g' > "$out/folders.new"
+touch "$out/folders"
+new_seeds=$(comm -13 <(grep -o '[0-9]*' "$out/folders" | sort) <(tr -s ' ' '\n' <<< "${SEEDS:-1 2 3 4 5 6 7 8 9 10}" | sort) | sort -n)
+if [ -n "$new_seeds" ]; then
+    per_folder=$((($(wc -l <<< "$new_seeds") + JOBS - 1) / JOBS))
+    { cat "$out/folders"; xargs -n $per_folder <<< "$new_seeds" | sed 's/^/seed/; s/ /-/g'; } > "$out/folders.new"
     mv "$out/folders.new" "$out/folders"
 fi
 # Through cat, that is not on a terminal, they report by lines: the bars of several processes would write over each other.
@@ -50,4 +56,4 @@ export OMP_NUM_THREADS=$JOBS
 python analyze.py features "$out"
 python analyze.py geometry "$out"
 python analyze.py figures "$out" --out "$out/figures"
-python analyze.py claims "$out" --json "$out/figures/claims.json"
+python analyze.py claims "$out" --json "$out/claims.json"

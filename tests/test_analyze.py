@@ -13,9 +13,9 @@ import torch
 import analyze
 from data import ticks
 from data.files import write_json
-from data.runs import Run
+from data.runs import Run, geometry_name
 from data.seeds import generator
-from data.study import geometry_name, is_worse
+from data.study import is_worse
 from models import mlp
 
 PLRS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
@@ -349,14 +349,26 @@ def test_geometry_equals_a_slow_computation(tmp_path, monkeypatch):
         assert max(excess) > 0.5
 
 
-def test_geometry_is_measured_once_and_for_other_flrs_beside(tick_study, monkeypatch):
+def test_geometry_is_measured_once_and_where_all_solutions_are_there(tick_study, monkeypatch, capsys):
+    write_tick_run(tick_study / "lonely", "pretrain", [0.1])
     command(monkeypatch, "geometry", tick_study)
     before = {path: path.stat().st_mtime_ns for path in tick_study.rglob("geometry*.json")}
-    assert len(before) == 2
+    assert {path.parent.name for path in before} == {"pt0.001", "pt0.01"}
+    assert "lonely: is not continued by a complete fine-tuning at 0.0001" in capsys.readouterr().out
     command(monkeypatch, "geometry", tick_study)
-    command(monkeypatch, "geometry", tick_study, "--flr", 1e-4, 1e-4)
-    after = {path: path.stat().st_mtime_ns for path in tick_study.rglob("geometry*.json")}
-    assert before.items() <= after.items() and len(after) == 4
+    assert before == {path: path.stat().st_mtime_ns for path in tick_study.rglob("geometry*.json")}
+
+
+def test_geometry_of_a_diverged_member_is_not_measured(tick_study, monkeypatch):
+    path = tick_study / "ft0.001-0.0005/checkpoint.pt"
+    tensors = torch.load(path, weights_only=True)
+    tensors["weights"][1] = torch.nan
+    torch.save(tensors, path)
+    command(monkeypatch, "geometry", tick_study)
+    measured = Run(tick_study / "pt0.001").measurement(geometry_name(1e-4, 5e-4))
+    for quantity in ("angle", "train_barrier", "test_barrier"):
+        assert [number is None for number in measured[quantity]["LH"]] == [False, True, False]
+        assert None not in measured[quantity]["SL"]
 
 
 def test_figure_16_has_means_of_angles_and_quartiles_of_barriers(tmp_path):
@@ -365,15 +377,26 @@ def test_figure_16_has_means_of_angles_and_quartiles_of_barriers(tmp_path):
         write_tick_run(folder / f"pt{plr}", "pretrain", [plr])
         for flr in (1e-4, 5e-4):
             write_tick_run(folder / f"ft{plr}-{flr}", "finetune", [plr, flr], parent=folder / f"pt{plr}")
-        pairs = {pair: [0.0, 1.0, 4.0] for pair in ("LH", "SH", "SL")}
-        measured = {"angle": pairs, "train_barrier": pairs, "test_barrier": pairs}
+        numbers = {"angle": [0.0, 1.0, 4.0], "train_barrier": [1.0, 5.0, 5.0], "test_barrier": [0.0, 1.0, 4.0]}
+        measured = {
+            quantity: {
+                pair: [number * factor for number in of_members]
+                for pair, factor in (("LH", 1), ("SH", 2), ("SL", 3))
+            }
+            for quantity, of_members in numbers.items()
+        }
         write_json(folder / f"pt{plr}/{geometry_name(1e-4, 5e-4)}.json", measured)
     numbers = analyze.geometry_numbers(analyze.Study(folder))
-    assert numbers["angle"]["SL"]["mean"] == pytest.approx([5 / 3, 5 / 3])
-    assert numbers["angle"]["SL"]["std"] == pytest.approx([np.std([0, 1, 4])] * 2)
+    assert numbers["angle"]["SL"]["mean"] == pytest.approx([5, 5])
+    assert numbers["angle"]["SL"]["std"] == pytest.approx([3 * np.std([0, 1, 4])] * 2)
+    assert numbers["train_barrier"]["SH"]["median"] == [10, 10]
     barrier = numbers["test_barrier"]["LH"]
     assert [barrier[name] for name in ("median", "lower", "upper")] == [[1, 1], [0.5, 0.5], [2.5, 2.5]]
     assert barrier["n"] == [3, 3] and barrier["plr"] == [1e-3, 1e-2]
+    with plt.rc_context(analyze.STYLE):
+        panels = analyze.draw_geometry_panels(json.loads(json.dumps(numbers))).axes
+    drawn = [[line.get_ydata()[0] for line in axes.lines if line.get_label()[0] != "_"] for axes in panels]
+    assert np.allclose(drawn, [[5 / 3, 10 / 3, 5], [5, 10, 15], [1, 2, 3]])
 
 
 def test_figure_15_draws_the_flrs_of_the_paper_where_all_are_there(tmp_path):
@@ -444,7 +467,6 @@ def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_pa
         (["figures", "{empty}", "--out", "o"], "holds no run folders"),
         (["features", "{images}"], "no complete runs on ticks"),
         (["geometry", "{images}"], "geometry is measured on ticks so far"),
-        (["geometry", "{ticks}", "--flr", "1e-4", "1e-3"], "not continued by a complete fine-tuning at 0.001"),
         (["claims", "{empty}"], "holds no run folders"),
         (["figures", "{ticks}", "--only", "16", "--out", "o"], "run analyze.py geometry"),
         (["figures", "{images}", "--only", "5", "--out", "o"], "is about ticks"),
@@ -479,3 +501,9 @@ def test_committed_figures_come_from_the_committed_metrics(tmp_path, number):
     committed = json.loads((results / f"figure{number:02d}.json").read_text())
     numbers = json.loads((tmp_path / "figure.json").read_text())
     assert numbers.items() <= committed.items()
+
+
+def test_committed_verdicts_come_from_the_committed_metrics(tmp_path, monkeypatch):
+    results = Path(__file__).parent.parent / "results/cifar10-jpeg-narrow"
+    command(monkeypatch, "claims", results, "--json", tmp_path / "claims.json")
+    assert (tmp_path / "claims.json").read_text() == (results / "claims.json").read_text()

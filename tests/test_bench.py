@@ -11,7 +11,7 @@ from bench.usual import UsualRun, train_one
 
 @pytest.mark.parametrize("members_at_once, parts", [(230, 1), (6, 2), (8, 2), (4, 3), (1, 3)])
 def test_members_follow_the_usual_way_however_they_are_parted(members_at_once, parts, monkeypatch):
-    monkeypatch.setattr(train, "MEMBERS_AT_ONCE", members_at_once)
+    monkeypatch.setattr(train, "MEMBERS_PER_PART", members_at_once)
     pairs = [(1, 2), (3, 2), (3, 1)]  # data seed, training seed
     members = [{"lrs": [lr], "seed": s, "data_seed": d} for d, s in pairs for lr in (1e-4, 1e-3, 3e-3)]
     settings = {"first_step": 0, "batch_size": 16, "rho": 1.0, "compile": False}

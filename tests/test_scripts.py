@@ -34,27 +34,31 @@ def test_demo_trains_fine_tunes_averages_measures_and_draws(tmp_path):
     assert "What to expect" in output and "\nM1 " in output
     folders = (tmp_path / "folders").read_text().split()
     assert sorted(path.name for path in (tmp_path / "pretrain").iterdir()) == folders
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == TICK_FIGURES | {"claims.json"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == TICK_FIGURES
     numbers = json.loads((tmp_path / "figures/figure15.json").read_text())
     assert len(numbers["pretrain"]["plr"]) == 23 and set(numbers["pretrain"]["n"]) == {10}
     assert len(numbers["finetune"]) == 4
     assert [curve["window"] for curve in numbers["swa"]] == [2, 5, 10, 20, 50]
 
 
-def test_the_study_deals_its_seeds_out_once_and_takes_flrs_by_name(tmp_path):
+def test_the_study_keeps_its_folders_and_adds_one_for_new_seeds(tmp_path):
     out = tmp_path / "a study"
-    short = {"PRETRAIN_STEPS": "60", "FINETUNE_STEPS": "20", "TRAIN_FLAGS": "", "SEEDS": "3 4 5"}
+    short = {"PRETRAIN_STEPS": "60", "FINETUNE_STEPS": "20", "TRAIN_FLAGS": "", "SEEDS": "3 4 5", "JOBS": "1"}
     out.mkdir()
     (out / "folders").write_text("seed3-4\n")  # what an earlier start decided
-    run("bash", "scripts/synthetic.sh", str(out), "--flr", "low", "1e-3", "high", **short, JOBS="3")
-    assert [path.name for path in (out / "pretrain").iterdir()] == ["seed3-4"]
-    names = [f"seed3-4-flr{flr}" for flr in ("1e-3", "3.162278e-5", "7.498942e-3")]
+    run("bash", "scripts/synthetic.sh", str(out), "--flr", "low", "1e-3", "high", **short)
+    assert (out / "folders").read_text() == "seed3-4\nseed5\n"
+    assert sorted(path.name for path in (out / "pretrain").iterdir()) == ["seed3-4", "seed5"]
+    names = [f"seed{seeds}-flr{flr}" for seeds in ("3-4", "5") for flr in ("1e-3", "3.162278e-5", "7.498942e-3")]
     assert sorted(path.name for path in (out / "finetune").iterdir()) == names
     numbers = json.loads((out / "figures/figure15.json").read_text())
-    assert set(numbers["finetune"][1]["n"]) == {10}
+    assert set(numbers["finetune"][1]["n"]) == {15}
+    assert json.loads((out / "claims.json").read_text())["claims"][0]["claim"] == "M1"
 
 
-@pytest.mark.parametrize("arguments", [("out", "1e-3"), ("--flr",), ("out", "--flr")])
+@pytest.mark.parametrize(
+    "arguments", [("out", "1e-3"), ("--flr", "low"), ("out", "--flr", "low", "hihg"), ("--help",)]
+)
 def test_the_study_says_how_it_is_used(tmp_path, arguments):
     script = str(ROOT / "scripts/synthetic.sh")
     done = subprocess.run(["bash", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
