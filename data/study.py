@@ -181,7 +181,7 @@ def measure_regimes(study):
         99.9 % averaged over the last tenth of the run. (Smaller PLRs that are not there yet are slow, not noisy.)
     b23: `next` is the smallest PLR from which on every PLR is at chance, as means over runs and the last tenth of
         each: test accuracy at most 1 pp above chance, and train loss at least half of its initial value.
-    b2AB: `last` is the end of subregime 2A: the last PLR above b12 from which fine-tuning reaches the same test
+    b2AB: `last` is the end of subregime 2A: the last PLR of regime 2 from which fine-tuning reaches the same test
         accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are the
         same within 1 pp or two standard errors of their difference, whichever is more.
     """

@@ -507,3 +507,10 @@ def test_committed_verdicts_come_from_the_committed_metrics(tmp_path, monkeypatc
     results = Path(__file__).parent.parent / "results/cifar10-jpeg-narrow"
     command(monkeypatch, "claims", results, "--json", tmp_path / "claims.json")
     assert (tmp_path / "claims.json").read_text() == (results / "claims.json").read_text()
+
+
+def test_committed_verdicts_and_figures_on_ticks_are_of_one_study():
+    results = Path(__file__).parent.parent / "results/ticks"
+    claims = json.loads((results / "claims.json").read_text())
+    for path in set(results.glob("figure*.json")) - {results / "figure04.json"}:
+        assert json.loads(path.read_text())["regimes"] == claims["regimes"], path
