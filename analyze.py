@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from data import ticks
+from data.claims import judge, verdict_line
 from data.commandline import BadInput, Parser, Progress, run
 from data.files import read_json, write_json
-from data.claims import judge, verdict_line
 from data.runs import find_runs, geometry_name
 from data.study import (
     GEOMETRY_PAIRS,
@@ -72,9 +72,9 @@ def measure_geometry(study, run, low, high):
     """
     solutions = {
         "P": run.weights(),
-        "L": continuation(study, run, "finetune", low).weights(),
-        "H": continuation(study, run, "finetune", high).weights(),
-        "S": continuation(study, run, "swa").weights(f"swa-{GEOMETRY_WINDOW}"),
+        "L": study.continuation(run, "finetune", low).weights(),
+        "H": study.continuation(run, "finetune", high).weights(),
+        "S": study.continuation(run, "swa").weights(f"swa-{GEOMETRY_WINDOW}"),
     }
     weights = {name: solution["weights"] for name, solution in solutions.items()}
     sets = ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(run.members)])
@@ -101,15 +101,6 @@ def measure_geometry(study, run, low, high):
         "test_barrier": {pair: of_splits[1] for pair, of_splits in barriers.items()},
     }
     run.write_measurement(geometry_name(low, high), measured)
-
-
-def continuation(study, run, stage, *later_lrs):
-    """The one run of a stage that continues a run. Raises BadInput."""
-    found = study.continuations(run, stage, *later_lrs)
-    if not found:
-        what = f"fine-tuning at {later_lrs[0]:.4g}: finetune.py" if later_lrs else "SWA: swa.py"
-        raise BadInput(f"{run.path}: is not continued by a complete {what} {run.path} ... makes it")
-    return found[0]
 
 
 # ---------------------------------------------------------------------------------- the numbers behind each figure
@@ -145,12 +136,17 @@ def regime_numbers(study):
     return {"regimes": regimes, "pretrain": spread(pooled), "n": "logged epochs times runs"}
 
 
+def flrs_near(study, wanted):
+    """The FLRs of a study that are among those wanted, however they were rounded."""
+    return [flr for flr in study.flrs() if np.isclose(flr, wanted, rtol=0.02).any()]
+
+
 FIGURE_15_FLRS = (10**-4.5, 10**-3.75, 1e-3, 10**-2.5, 10**-2.125)  # those that the paper shows of its eleven
 
 
 def tick_accuracy_numbers(study):
     """Figure 15: accuracy_numbers(); where more FLRs are there than the paper shows, `drawn_flrs` are the paper's."""
-    drawn = [flr for flr in study.flrs() if np.isclose(flr, FIGURE_15_FLRS, rtol=0.02).any()]
+    drawn = flrs_near(study, FIGURE_15_FLRS)
     enough = len(drawn) == len(FIGURE_15_FLRS)
     return accuracy_numbers(study) | ({"drawn_flrs": drawn} if enough else {})
 
@@ -180,9 +176,7 @@ def tick_numbers(study):
 
 def geometry_numbers(study):
     """Figure 16: angles, mean and std over runs, and barriers, median and quartiles over runs, of three pairs."""
-    if len(study.flrs()) < 2:
-        raise BadInput(f"{study.folder}: fine-tuning at two or more FLRs is missing")
-    low, high = study.flrs()[0], study.flrs()[-1]
+    low, high = study.extreme_flrs()
     measured = {
         quantity: {
             pair: study.by_plr("pretrain", geometry_of(low, high, quantity, pair)) for pair in GEOMETRY_PAIRS
@@ -209,7 +203,7 @@ FIGURE_5_FLRS = (10**-4.5, 1e-4)  # the notebook of the paper names the first, i
 
 def feature_numbers(study):
     """Figure 5: sorted single-feature accuracies after pre-training and after fine-tuning at small FLRs."""
-    flrs = [flr for flr in study.flrs() if np.isclose(flr, FIGURE_5_FLRS, rtol=0.02).any()]
+    flrs = flrs_near(study, FIGURE_5_FLRS)
     panels = [feature_panel(study, "pretrain"), *(feature_panel(study, "finetune", flr=flr) for flr in flrs)]
     return {"regimes": measure_regimes(study), "panels": panels}
 
@@ -501,15 +495,13 @@ def geometry_command(args):
         raise BadInput(
             f"{args.folder}: holds runs on {study.settings['data']}; geometry is measured on ticks so far"
         )
-    flrs = study.flrs()
-    if len(flrs) < 2:
-        raise BadInput(f"{args.folder}: holds fine-tuning at fewer than two FLRs; make it with finetune.py")
+    low, high = study.extreme_flrs()
     runs = [run for run in study.runs if run.config["stage"] == "pretrain"]
     with Progress("geometry", len(runs), "run", 0) as progress:
         for done, run in enumerate(runs, start=1):
             try:
-                if run.measurement(geometry_name(flrs[0], flrs[-1])) is None:
-                    measure_geometry(study, run, flrs[0], flrs[-1])
+                if run.measurement(geometry_name(low, high)) is None:
+                    measure_geometry(study, run, low, high)
             except BadInput as error:
                 print(f"left out: {error}")
             progress.update(done, run.path.name)

@@ -3,9 +3,9 @@
     python bench/synthetic.py [--processes 2] [--repeats 3] [--out bench/synthetic.json]
 
 As a user gets them: train.py with 575 networks (5 data seeds x 5 training seeds x 23 learning rates) in each of some
-processes side by side, and usual.py with one; one thread each, both measuring every 1,000 steps. Every repeat runs all programs, at two
-lengths: the difference between these is the cost of steps, without that of starting. Before that, both are shown to
-train the same networks. The floor is what the operations of a step take at the speed of a large matrix product.
+processes side by side, and usual.py with one; one thread each, both measuring every 1,000 steps. Every repeat runs all
+programs, at two lengths: the difference between these is the cost of steps, without that of starting. Before that, both
+are shown to train the same networks. The floor is what the operations of a step take at the speed of a large matrix product.
 """
 
 import json
@@ -31,11 +31,12 @@ from train import TickTraining  # noqa: E402
 
 OURS = "train.py @scripts/ticks.args --data-seed 1 2 3 4 5 --device cpu --seed {seeds} --steps {steps} --out {out}"
 USUAL = "bench/usual.py --lr 1e-3 --data-seed 1 --seed {seed} --steps {steps} --out {out}"
-# name: (command, networks per process, steps of the shorter and of the longer runs)
+STEPS = (2000, 8000)  # of the shorter and of the longer runs
+# name: (command, networks per process)
 PROGRAMS = {
-    "train.py --compile": (OURS + " --compile", 575, (2000, 8000)),
-    "train.py": (OURS, 575, (2000, 8000)),
-    "the usual way": (USUAL, 1, (2000, 8000)),
+    "train.py --compile": (OURS + " --compile", 575),
+    "train.py": (OURS, 575),
+    "the usual way": (USUAL, 1),
 }
 
 
@@ -56,7 +57,8 @@ def seconds(command, processes, steps):
 
 
 def microseconds_per_step(program, processes):
-    command, networks, (short, long) = PROGRAMS[program]
+    command, networks = PROGRAMS[program]
+    short, long = STEPS
     difference = seconds(command, processes, long) - seconds(command, processes, short)
     return 1e6 * difference / ((long - short) * networks * processes)
 
@@ -136,7 +138,7 @@ def main():
             "ours_over_floor": statistics.median(cost["train.py --compile"]) / statistics.median(floor),
             "largest_weight_difference_after_200_steps": difference,
             "processes": args.processes,
-            "networks_per_process_and_steps": {p: PROGRAMS[p][1:] for p in PROGRAMS},
+            "networks_per_process_and_steps": {p: (networks, STEPS) for p, (_, networks) in PROGRAMS.items()},
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
             "torch": torch.__version__,
         }

@@ -9,6 +9,7 @@ standard errors of the difference (of single runs: if it is higher). A check tak
 whether the claim holds, and what was measured.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.stats import spearmanr
 from data import ticks
 from data.study import (
     GEOMETRY_PAIRS,
+    converging_plrs,
     features_of,
     final,
     geometry_of,
@@ -90,7 +92,7 @@ class Evidence:
         last = self.regimes[high]["last"] if high else np.inf
         return [plr for plr in self.plrs if first <= plr <= last]
 
-    @property
+    @functools.cached_property
     def refutes_2a(self):
         """Whether fine-tuning was measured in regime 2, and no PLR there meets the criterion of 2A."""
         meets = meet_2a(self.study, self.plrs, self.regimes["b12"], self.regimes["b23"])
@@ -118,12 +120,15 @@ class Evidence:
             raise NotMeasurable("no FLR lies in regime 1")
         return converging[-1]
 
-    def geometry(self, quantity, pair):
-        """Angles (radians) or barriers (percent) between solutions fine-tuned at the lowest and the highest FLR."""
-        low, high = self.flrs[0], self.flrs[-1]
-        values = self.values("pretrain", geometry_of(low, high, quantity, pair))
+    def geometry(self, quantity, pair, counts=lambda run, index: True):
+        """Angles (radians) or barriers (percent) between solutions fine-tuned at the lowest and the highest FLR.
+
+        counts: function (run, member index) -> whether a pre-trained member is among them.
+        """
+        value = geometry_of(self.flrs[0], self.flrs[-1], quantity, pair)
         if self.study.settings["data"] != ticks.NAME:
             raise NotMeasurable("there is no measurement yet of the geometry of image runs")
+        values = self.values("pretrain", lambda run, index: value(run, index) if counts(run, index) else None)
         if not values:
             raise NotMeasurable(f"their geometry is not measured: analyze.py geometry {self.study.folder}")
         return values
@@ -225,8 +230,7 @@ def best_solutions_come_from_2a(e):
 
 def regime_1_converges(e):
     plrs = e.regime("1")
-    shares = e.values("pretrain", has_converged).means(plrs)
-    converged = [plr for plr, share in zip(plrs, shares) if share >= 0.5]
+    converged = converging_plrs(e.study)  # none lies above regime 1, which ends at the last of them
     trend, noise = spearman(plrs, e.pretrained.means(plrs)), max(wander(e, plrs))
     measured = {"converges from PLR": converged[0], "rank correlation": trend, "largest std": noise}
     return plrs[-len(converged) :] == converged and trend >= 0.95 and noise < 0.5, measured
@@ -258,10 +262,10 @@ def late_part_of_earlier_loss(run, index):
     """Train loss in the last tenth of a run, relative to the tenth before."""
     steps = np.array(run.metrics["step"]) / run.metrics["step"][-1]
     losses = np.array([row[index] for row in run.metrics["train_loss"]], dtype=float)
-    before, late = losses[(steps > 0.8) & (steps <= 0.9)], losses[steps > 0.9]
+    before = losses[(steps > 0.8) & (steps <= 0.9)]
     if not len(before):
         raise NotMeasurable("the tenth before the last of the runs holds no logged step: see --log-every")
-    return late.mean() / before.mean()
+    return late_mean("train_loss")(run, index) / before.mean()
 
 
 def regime_3_is_at_chance(e):
@@ -283,10 +287,8 @@ def smaller_flrs_change_nothing(e):
     if not changes:
         raise NotMeasurable("no FLR lies below a PLR of regime 1 with converged runs")
     largest = max(changes.values(), key=abs)
-    turned = geometry_of(e.flrs[0], e.flrs[-1], "angle", "LP")
-    e.geometry("angle", "LP")  # says what is missing
-    angles_of_converged = e.values("pretrain", lambda run, i: turned(run, i) if has_converged(run, i) else None)
-    angle = max(angles_of_converged.means([plr for plr, flr in changes if flr == e.flrs[0]]))
+    turned = e.geometry("angle", "LP", counts=has_converged)
+    angle = max(turned.means([plr for plr, flr in changes if flr == e.flrs[0]]))
     return abs(largest) <= 0.5 and angle <= 0.1, {"largest change": largest, "largest angle(L, PT)": angle}
 
 

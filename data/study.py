@@ -91,14 +91,24 @@ class Study:
         origin = run.config["parent"]
         return self._by_path.get((run.path / origin["run"]).resolve()) if origin else None
 
-    def continuations(self, run, stage, *later_lrs):
-        """The runs of a stage that continue a run, its members in the same order, at these later learning rates."""
+    def extreme_flrs(self):
+        """The lowest and the highest of flrs(). Raises BadInput where there are fewer than two."""
+        flrs = self.flrs()
+        if len(flrs) < 2:
+            raise BadInput(f"{self.folder}: holds fine-tuning at fewer than two FLRs; make it with finetune.py")
+        return flrs[0], flrs[-1]
+
+    def continuation(self, run, stage, *later_lrs):
+        """The run of a stage that continues a run, its members in the same order, at these later learning rates.
+
+        Raises BadInput where there is none.
+        """
         members = [{**member, "lrs": member["lrs"] + list(later_lrs)} for member in run.members]
-        return [
-            other
-            for other in self.runs
-            if other.config["stage"] == stage and self.parent(other) is run and other.members == members
-        ]
+        for other in self.runs:
+            if other.config["stage"] == stage and self.parent(other) is run and other.members == members:
+                return other
+        what = f"fine-tuning at {later_lrs[0]:.4g}: finetune.py" if later_lrs else "SWA: swa.py"
+        raise BadInput(f"{run.path}: is not continued by a complete {what} {run.path} ... makes it")
 
     def windows(self):
         """The numbers of weights averaged by SWA runs, in order."""
@@ -136,12 +146,16 @@ def of_average(window, name="test_accuracy"):
     return value
 
 
+@functools.cache  # every pair, stage and solution asks for them
+def measurement(run, name):
+    return run.measurement(name)
+
+
 def features_of(solution):
     """A function (run, member index) -> its 16 single-feature accuracies, best first; None where not measured."""
-    measurement = functools.cache(lambda run: run.measurement("features"))
 
     def value(run, index):
-        features = measurement(run)
+        features = measurement(run, "features")
         if features is None or solution not in features["solution"]:
             return None
         of_members = features["single_feature_accuracy"][features["solution"].index(solution)]
@@ -156,10 +170,10 @@ GEOMETRY_WINDOW = 5  # weights in that average; figure 17 shows the same one
 
 def geometry_of(low, high, quantity, pair):
     """A function (run, member index) -> `angle`, `train_barrier` or `test_barrier` of a pair; None where not measured."""
-    measurement = functools.cache(lambda run: run.measurement(geometry_name(low, high)))
+    name = geometry_name(low, high)
 
     def value(run, index):
-        geometry = measurement(run)
+        geometry = measurement(run, name)
         return geometry and geometry[quantity][pair][index]
 
     return value
@@ -185,16 +199,20 @@ def measure_regimes(study):
         accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are the
         same within 1 pp or two standard errors of their difference, whichever is more.
     """
-    share_converged = means(study.by_plr("pretrain", has_converged))
-    plrs = list(share_converged)
-    converged = [plr for plr in plrs if share_converged[plr] >= 0.5]
     test_accuracy = means(study.by_plr("pretrain", late_mean("test_accuracy")))
+    plrs = list(test_accuracy)
     loss_kept = means(study.by_plr("pretrain", late_part_of_initial_loss))
     chance = 1 / study.settings["classes"]
     trains = [plr for plr in plrs if test_accuracy[plr] > chance + SAME_ACCURACY or loss_kept[plr] < CHANCE_LOSS]
-    b12, b23 = boundary(converged, plrs), boundary(trains, plrs)
+    b12, b23 = boundary(converging_plrs(study), plrs), boundary(trains, plrs)
     inside = [plr for plr, meets in meet_2a(study, plrs, b12, b23).items() if meets]
     return {"b12": b12, "b2AB": boundary(inside, plrs), "b23": b23}
+
+
+def converging_plrs(study):
+    """The PLRs at which at least half of the runs converge, in order."""
+    shares = means(study.by_plr("pretrain", has_converged))
+    return [plr for plr, share in shares.items() if share >= 0.5]
 
 
 def has_converged(run, index):

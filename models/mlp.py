@@ -204,8 +204,7 @@ def logits(weights, frozen, inputs):
     """
     inputs = inputs.expand(len(frozen), -1, -1)
     scores = weights.new_empty(len(weights), inputs.shape[1])
-    for part in _blocks(weights, frozen, inputs, scores):
-        part_weights, part_frozen, part_inputs, part_scores = part
+    for part_weights, part_frozen, part_inputs, part_scores in _blocks(weights, frozen, inputs, scores):
         first, second = _matrices(part_weights)
         frozen_rows = part_frozen.repeat_interleave(len(first) // len(part_frozen), dim=0)[:, None]
         activations = ACTIVATIONS_ON_GPU if weights.is_cuda else ACTIVATIONS_IN_CACHE
@@ -224,10 +223,10 @@ def _blocks(weights, frozen, inputs, scores):
         yield weights, frozen, inputs, scores
         return
     groups = len(frozen)
-    for index, (group_weights, group_scores) in enumerate(zip(weights.chunk(groups), scores.chunk(groups))):
-        group = slice(index, index + 1)
-        for block in zip(group_weights.split(MEMBERS_AT_ONCE), group_scores.split(MEMBERS_AT_ONCE)):
-            yield block[0], frozen[group], inputs[group], block[1]
+    by_group = zip(weights.chunk(groups), frozen.split(1), inputs.split(1), scores.chunk(groups))
+    for group_weights, last_layer, group_inputs, group_scores in by_group:
+        for some_weights, some_scores in zip(*(t.split(MEMBERS_AT_ONCE) for t in (group_weights, group_scores))):
+            yield some_weights, last_layer, group_inputs, some_scores
 
 
 @torch.no_grad()

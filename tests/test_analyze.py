@@ -371,12 +371,8 @@ def test_geometry_of_a_diverged_member_is_not_measured(tick_study, monkeypatch):
         assert None not in measured[quantity]["SL"]
 
 
-def test_figure_16_has_means_of_angles_and_quartiles_of_barriers(tmp_path):
-    folder = tmp_path / "ticks"
+def test_figure_16_has_means_of_angles_and_quartiles_of_barriers(tick_study):
     for plr in (1e-3, 1e-2):
-        write_tick_run(folder / f"pt{plr}", "pretrain", [plr])
-        for flr in (1e-4, 5e-4):
-            write_tick_run(folder / f"ft{plr}-{flr}", "finetune", [plr, flr], parent=folder / f"pt{plr}")
         numbers = {"angle": [0.0, 1.0, 4.0], "train_barrier": [1.0, 5.0, 5.0], "test_barrier": [0.0, 1.0, 4.0]}
         measured = {
             quantity: {
@@ -385,8 +381,8 @@ def test_figure_16_has_means_of_angles_and_quartiles_of_barriers(tmp_path):
             }
             for quantity, of_members in numbers.items()
         }
-        write_json(folder / f"pt{plr}/{geometry_name(1e-4, 5e-4)}.json", measured)
-    numbers = analyze.geometry_numbers(analyze.Study(folder))
+        write_json(tick_study / f"pt{plr}/{geometry_name(1e-4, 5e-4)}.json", measured)
+    numbers = analyze.geometry_numbers(analyze.Study(tick_study))
     assert numbers["angle"]["SL"]["mean"] == pytest.approx([5, 5])
     assert numbers["angle"]["SL"]["std"] == pytest.approx([3 * np.std([0, 1, 4])] * 2)
     assert numbers["train_barrier"]["SH"]["median"] == [10, 10]
