@@ -3,6 +3,7 @@
 This file owns the training loop, and the training of every network; finetune.py and swa.py import them.
 """
 
+import ctypes
 import functools
 import math
 import os
@@ -13,22 +14,25 @@ import torch
 from torch.nn import functional as F
 
 import models
-from data import images, ticks
+from data import augment, images, ticks
 from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
 from data.runs import RUNNING, SERIES, OpenRun, Run
 from data.seeds import generator
 from models import batchnorm, evaluation, mlp, sphere
+from models.cudagraph import captured
 
 STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
 REESTIMATION_BATCH = 128
 SMALLEST_IMAGE = 8  # pixels of a side
-EVALUATION_BATCH = 500  # images; large enough to be efficient, small enough for a processor's cache
+EVALUATION_BATCH = {"cpu": 500, "cuda": 2500}  # images: enough to be efficient, on a CPU few enough for its cache
+FP32, TF32, BF16 = "fp32", "tf32", "bf16"
 
 
 class ImageTraining:
     """A scale-invariant image network on an image set. It has one member, and a step is one epoch.
 
-    settings: model, width, batch_size, rho, first_step (epochs of earlier stages, which data order goes on from).
+    settings: model, width, batch_size, rho, compile, precision, augment, first_step (epochs of earlier stages, which
+    data order and augmentation go on from).
     """
 
     unit = "epoch"
@@ -36,44 +40,78 @@ class ImageTraining:
     def __init__(self, settings, members, device, image_set):
         [member] = members
         self.lr, self.seed = member["lrs"][-1], member["seed"]
-        self.settings, self.data = settings, image_set
+        self.settings, self.data, self.device = settings, image_set, device
+        self.precision, self.augment = settings.get("precision", FP32), settings.get("augment", augment.NONE)
+        torch.backends.cudnn.allow_tf32 = self.precision == TF32
         init_seed = generator("init", self.seed).initial_seed()
         network = models.build(settings["model"], settings["width"], len(image_set.classes), init_seed)
         self.network = network.to(device, memory_format=torch.channels_last)
         self.weights, self.gradient = sphere.flatten(models.trained_parameters(self.network))
         sphere.project_(self.weights, settings["rho"])
+        self.totals = torch.zeros(2, device=device)  # train loss and correct predictions since the last logged step
         compiles = settings["compile"] and can_compile(device)
         self.forward = torch.compile(self.network, dynamic=False) if compiles else self.network
+        self.replays = {}
+        self.train_on = self._replay if device.type == "cuda" else self._step
 
     def advance(self, step, until):
         """Train from a step to a later one. Returns train loss and accuracy as met on the way, [members] each."""
-        rho, first_step, size = self.settings["rho"], self.settings["first_step"], len(self.data.train_labels)
-        totals = torch.zeros(2, device=self.weights.device)
+        first_step, size = self.settings["first_step"], len(self.data.train_labels)
+        self.totals.zero_()
         self.network.train()
         for epoch in range(first_step + step, first_step + until):
-            for x, y in self._train_batches(images.epoch_order(self.seed, epoch, size)):
-                self.gradient.zero_()
-                logits = self.forward(x)
-                F.cross_entropy(logits, y).backward()
-                sphere.projected_step_(self.weights, self.gradient, self.lr, rho)
-                totals += evaluation.loss_and_correct(logits, y)
-        loss, accuracy = (totals / (size * (until - step))).tolist()
+            for visits in self._visits(epoch).to(self.device).split(self.settings["batch_size"]):
+                self.train_on(visits)
+        loss, accuracy = (self.totals / (size * (until - step))).tolist()
         return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
+
+    def _visits(self, epoch):
+        """What an epoch visits, int64 [images, 1 or 4]: indices of images, and what augmentation does with them."""
+        size = len(self.data.train_labels)
+        order = images.epoch_order(self.seed, epoch, size)[:, None]
+        if self.augment == augment.NONE:
+            return order
+        return torch.cat([order, augment.crops_and_flips(self.seed, epoch, size)], dim=1)
+
+    def _step(self, visits):
+        """One step of projected SGD on a batch of visits. Nothing in it makes the host wait for the device."""
+        chosen = visits[:, 0]
+        pixels, labels = self.data.train_images[chosen], self.data.train_labels[chosen]
+        if self.augment == augment.CROP_FLIP:
+            pixels = augment.crop_and_flip(pixels, visits[:, 1:])
+        self.gradient.zero_()
+        with self._autocast():
+            logits = self.forward(images.normalise(pixels))
+            loss = F.cross_entropy(logits, labels)
+            self.totals += evaluation.loss_and_correct(logits, labels)
+        loss.backward()
+        sphere.projected_step_(self.weights, self.gradient, self.lr, self.settings["rho"])
+
+    def _replay(self, visits):
+        """_step() as a CUDA graph, one for each size of batch, of which there are two at most."""
+        if len(visits) not in self.replays:
+            state = [self.weights, self.totals, *self.network.buffers()]
+            self.replays[len(visits)] = captured(self._step, state, visits)
+        self.replays[len(visits)](visits)
+
+    def _autocast(self):
+        """The context in which forward passes have the run's precision; weights, gradients and losses stay float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == BF16)
 
     def evaluate(self):
         """Test loss and accuracy with the running batch-norm statistics."""
         self.network.eval()
-        test = images.batches(self.data.test_images, self.data.test_labels, EVALUATION_BATCH)
-        loss, accuracy = evaluation.evaluate(self.forward, test)
+        test = images.batches(self.data.test_images, self.data.test_labels, EVALUATION_BATCH[self.device.type])
+        with self._autocast():
+            loss, accuracy = evaluation.evaluate(self.forward, test)
         return {"test_loss": torch.tensor([loss]), "test_accuracy": torch.tensor([accuracy])}
 
     def evaluate_train(self):
-        """Train loss and accuracy without training, with batch statistics as in advance()."""
-        loss, accuracy = evaluation.evaluate_with_batch_statistics(self.network, self._train_batches())
+        """Train loss and accuracy without training or augmentation, with batch statistics as in advance()."""
+        train = images.batches(self.data.train_images, self.data.train_labels, self.settings["batch_size"])
+        with self._autocast():
+            loss, accuracy = evaluation.evaluate_with_batch_statistics(self.network, train)
         return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
-
-    def _train_batches(self, order=None):
-        return images.batches(self.data.train_images, self.data.train_labels, self.settings["batch_size"], order)
 
     def tensors(self):
         """Weights [1, parameters], and the rest of the network's state (running statistics, frozen classifier)."""
@@ -89,7 +127,8 @@ class ImageTraining:
         """Put averaged weights in place, which trained statistics do not fit: re-estimate those (paper, appendix A)."""
         self.weights.copy_(weights)
         train = images.batches(self.data.train_images, self.data.train_labels, REESTIMATION_BATCH)
-        batchnorm.reestimate(self.network, train)
+        with self._autocast():
+            batchnorm.reestimate(self.network, train)
 
     def _buffers(self):
         trained = {name for name, parameter in self.network.named_parameters() if parameter.requires_grad}
@@ -345,8 +384,23 @@ def device_of(name):
         raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs are made on the current device
+    else:
+        keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # PyTorch's default would round convolutions to 10 bits of mantissa
     return device
+
+
+def keep_freed_memory():
+    """Have glibc keep what a training step frees for the next one; it has no effect with another C library.
+
+    Otherwise activations of megabytes go back to the system and come again page by page in every step, which takes
+    longer than all of a narrow network's arithmetic.
+    """
+    trim_threshold, mmap_max = -1, -4  # the names that malloc.h gives to these options
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(mmap_max, 0)  # all memory comes from the heap,
+        mallopt(trim_threshold, -1)  # which never shrinks
 
 
 def add_continuing_arguments(parser):
@@ -403,6 +457,17 @@ def main():
         help="compile the training step: starts some seconds later, runs faster; needs a C++ compiler",
     )
     parser.add_argument(
+        "--precision",
+        choices=[FP32, TF32, BF16],
+        help="of an image network's forward and backward passes: tf32 on GPUs, bf16 where the processor has it "
+        "(default: fp32)",
+    )
+    parser.add_argument(
+        "--augment",
+        choices=[augment.NONE, augment.CROP_FLIP],
+        help="of training images: random crops, padded by 4 black pixels, and flips (default: none)",
+    )
+    parser.add_argument(
         "--log-every", type=positive_int, help="steps between measurements (default: 1; ticks: 1000)"
     )
     parser.add_argument("--keep", nargs="+", type=natural, default=[], help="steps whose weights stay on disk")
@@ -416,7 +481,7 @@ def main():
 
 def describe_ticks(args):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
-    unwanted = [name for name in ("model", "width") if getattr(args, name)]
+    unwanted = [name for name in ("model", "width", "precision", "augment") if getattr(args, name)]
     if unwanted:
         raise BadInput(
             f"--{unwanted[0]}: is for image networks; ticks have the one MLP of the paper; leave it out"
@@ -452,6 +517,8 @@ def describe_images(args, device):
             f"{' '.join(f'{lr:g}' for lr in args.lr)}; do for seed in {' '.join(map(str, args.seed))}; do "
             f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
         )
+    if args.precision == TF32 and device.type != "cuda":
+        raise BadInput("--precision tf32: only GPUs have it; use fp32 or bf16")
     image_set = load_images(args.data, device)
     if image_set.train_images.shape[-1] < SMALLEST_IMAGE:
         raise BadInput(
@@ -466,6 +533,8 @@ def describe_images(args, device):
         "batch_size": args.batch_size or 128,
         "rho": args.rho or models.IMAGE_NETWORKS[args.model].rho,
         "compile": args.compile,
+        "precision": args.precision or FP32,
+        "augment": args.augment or augment.NONE,
     }
     members = [{"lrs": args.lr, "seed": args.seed[0]}]
     return describe_pretraining(args, settings, members, log_every=args.log_every or 1)

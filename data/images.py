@@ -110,14 +110,10 @@ def epoch_order(seed, epoch, size):
     return torch.randperm(size, generator=generator("order", seed, epoch))
 
 
-def batches(images, labels, batch_size, order=None):
-    """Normalised batches (float32 [B, 3, H, W] in channels_last, int64 [B]); the last one may be smaller.
+def batches(images, labels, batch_size):
+    """Normalised batches (float32 [B, 3, H, W] in channels_last, int64 [B]) as stored; the last one may be smaller.
 
-    images uint8 [N, 3, H, W] and labels int64 [N] are visited in that order (int64 indices) or as stored.
+    images: uint8 [N, 3, H, W]. labels: int64 [N].
     """
-    if order is None:
-        for start in range(0, len(labels), batch_size):
-            yield normalise(images[start : start + batch_size]), labels[start : start + batch_size]
-    else:
-        for chosen in order.to(images.device).split(batch_size):
-            yield normalise(images[chosen]), labels[chosen]
+    for some_images, some_labels in zip(images.split(batch_size), labels.split(batch_size)):
+        yield normalise(some_images), some_labels

@@ -31,7 +31,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x):
         for depth, (convolve, norm) in enumerate(zip(self.convolutions, self.norms)):
-            x = F.relu(norm(convolve(x)))
+            x = F.relu(norm(convolve(x)), inplace=True)  # batch norm's gradient does not need its output
             if depth > 0:
                 x = F.max_pool2d(x, 2)
         x = F.max_pool2d(x, x.shape[-2:])

@@ -21,6 +21,8 @@ then need no transposed copies, and layer norm's sums over hidden units run alon
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from models.cudagraph import captured
+
 WIDTH = 32
 WEIGHTS = 2 * WIDTH * WIDTH
 FROZEN_NORM = 10.0
@@ -78,7 +80,7 @@ class MlpTrainer:
             self._step(inputs, labels)
             return
         if self.replay is None:
-            self.replay = _captured(self._step, self.layers, inputs, labels)
+            self.replay = captured(self._step, [self.layers], inputs, labels)
         self.replay(inputs, labels)
 
     def _step(self, inputs, labels):
@@ -91,31 +93,6 @@ class MlpTrainer:
         first.view(groups, -1, WIDTH).baddbmm_(gradient_1.view(groups, -1, batch), inputs, alpha=-1)
         norms = torch.linalg.vector_norm(self.layers.flatten(2), dim=2)
         self.layers.mul_((self.rho / torch.hypot(*norms))[:, None, None])
-
-
-def _captured(step, state, inputs, labels):
-    """step(inputs, labels) as a function that replays it as a CUDA graph: its kernels are too small to launch singly.
-
-    step changes nothing but the tensor `state`, in place. inputs, labels: examples, which fix the shapes.
-    """
-    inputs, labels, before = inputs.clone(), labels.clone(), state.clone()
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # kernels are compiled and libraries set up before the capture
-        for _ in range(3):
-            step(inputs, labels)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step(inputs, labels)
-    state.copy_(before)
-
-    def replay(new_inputs, new_labels):
-        inputs.copy_(new_inputs)
-        labels.copy_(new_labels)
-        graph.replay()
-
-    return replay
 
 
 def _descent(first, second, frozen, rates, inputs, labels, workspace):

@@ -31,9 +31,9 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(norm(inputs), pick, convolution(inputs, outputs, kernel=1))
 
     def forward(self, x):
-        h = F.relu(self.norm1(x))
+        h = F.relu(self.norm1(x), inplace=True)  # batch norm's gradient does not need its output
         y = self.conv1(h)
-        y = self.conv2(F.relu(self.norm2(y)))
+        y = self.conv2(F.relu(self.norm2(y), inplace=True))
         return y + (x if self.shortcut is None else self.shortcut(h))
 
 
@@ -62,5 +62,5 @@ class PreActResNet18(nn.Module):
         self.classifier = nn.Linear(inputs, classes, bias=False)
 
     def forward(self, x):
-        x = F.relu(self.norm(self.blocks(self.stem(x))))
+        x = F.relu(self.norm(self.blocks(self.stem(x))), inplace=True)
         return self.classifier(torch.flatten(F.avg_pool2d(x, x.shape[-2:]), 1))

@@ -48,7 +48,7 @@ def projected_step_(weights, gradient, lr, rho):
     """One step of projected SGD in place: w <- rho * (w - lr*rho^2*g) / |w - lr*rho^2*g| (paper, section 2).
 
     weights, gradient: [members, parameters]; gradient is that of the mean loss at `weights`.
-    lr: effective learning rate, i.e. measured on the unit sphere; a number, or a tensor [members, 1].
+    lr: effective learning rate, i.e. measured on the unit sphere.
     """
-    weights.sub_(gradient * (lr * rho**2))
+    weights.add_(gradient, alpha=-lr * rho**2)
     project_(weights, rho)

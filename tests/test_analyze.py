@@ -467,6 +467,7 @@ def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_pa
         (["figures", "{ticks}", "--only", "16", "--out", "o"], "run analyze.py geometry"),
         (["figures", "{images}", "--only", "5", "--out", "o"], "is about ticks"),
         (["figures", "{mixed}", "--out", "o"], "differ in width"),
+        (["figures", "{augmented}", "--out", "o"], "differ in augment .none and crop-flip."),
         (["figures", "{ticks}", "--only", "5", "--out", "o"], "run analyze.py features"),
         (["draw", "{empty}/figure01.json"], "cannot be read"),
         (["draw", "{images}/pretrain/0.1/config.json"], "holds no figure's numbers"),
@@ -479,9 +480,13 @@ def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments,
     mixed = tmp_path / "mixed"
     write_study(mixed)
     write_run(mixed / "other", "pretrain", [{"lrs": [1], "seed": 1}], IMAGES | {"width": 16})
+    augmented = tmp_path / "augmented"
+    write_study(augmented)
+    write_run(augmented / "other", "pretrain", [{"lrs": [1], "seed": 1}], IMAGES | {"augment": "crop-flip"})
     damaged = tmp_path / "figure01.json"
     damaged.write_text('{"figure": 1}')
-    places = {"damaged": damaged, "empty": empty, "images": study, "mixed": mixed, "ticks": tick_study}
+    places = {"augmented": augmented, "damaged": damaged, "empty": empty, "images": study, "mixed": mixed}
+    places["ticks"] = tick_study
     with pytest.raises(analyze.BadInput, match=message):
         command(monkeypatch, *(argument.format(**places) for argument in arguments))
 

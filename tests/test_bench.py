@@ -1,12 +1,23 @@
-"""The usual way, which benchmarks compare with, is an independent program: what train.py's ticks must agree with."""
+"""The usual way, which benchmarks compare with, is an independent program: what train.py must agree with."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from torch.nn import functional as F
 
 import train
+from bench import image_agreement, images
 from bench.agreement import compare
 from bench.usual import UsualRun, train_one
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("members_at_once, parts", [(230, 1), (6, 2), (8, 2), (4, 3), (1, 3)])
@@ -58,3 +69,61 @@ def test_interval_of_the_difference_is_that_of_students_t():
     [low, high] = compare(first, second)[0]["difference_95"]
     assert (low + high) / 2 == pytest.approx(values.mean())
     assert (high - low) / 2 == pytest.approx(2.0096 * values.std(ddof=1) / np.sqrt(50), rel=1e-4)
+
+
+@pytest.mark.parametrize("model", ["si-convnet", "si-resnet18"])
+def test_usual_training_of_images_is_the_same_training(model, monkeypatch):
+    # A smooth ReLU: at a kink rounding may switch a gradient. And both in the order as stored.
+    smooth = lambda x, inplace=False: F.softplus(4 * x) / 4  # noqa: E731
+    monkeypatch.setattr(F, "relu", smooth)
+    monkeypatch.setattr(images, "without_in_place_relu", lambda: None)
+    monkeypatch.setattr(train.images, "epoch_order", lambda seed, epoch, size: torch.arange(size))
+    args = argparse.Namespace(
+        model=model, width=4, classes=10, side=16, batch_size=32, images=70, device="cpu", augment="none"
+    )
+    cpu, image_set = torch.device("cpu"), images.random_image_set(70, 16, 10)
+    usual, ours = images.UsualTraining(args, image_set, cpu), images.OurTraining(["fp32"], args, image_set, cpu)
+    ours.task.network.load_state_dict(usual.network.state_dict())
+    with torch.no_grad():
+        for parameter in usual.parameters:
+            parameter.mul_(usual.rho / ours.task.weights.norm())
+        train.sphere.project_(ours.task.weights, usual.rho)
+    usual.train_loader = torch.utils.data.DataLoader(usual.train_loader.dataset, 32)
+    for _ in range(2):
+        usual.epoch()
+        ours.epoch()
+    state = ours.task.network.state_dict()
+    for name, tensor in usual.network.state_dict().items():
+        torch.testing.assert_close(tensor, state[name], rtol=1e-3, atol=1e-4 * tensor.abs().max().item())
+
+
+def test_images_are_timed_in_turns(tmp_path):
+    asked = ["--model", "si-convnet", "--width", "2", "--images", "40", "--side", "8", "--device", "cpu"]
+    programs = ["usual", "bf16 without-channels-last"]
+    command = [sys.executable, "bench/images.py", *asked, "--turns", "2", "--processes", "1"]
+    command += ["--programs", *programs, "--out", tmp_path / "speed.json"]
+    printed = subprocess.check_output(command, cwd=ROOT, text=True)
+    assert [line.split()[0] for line in printed.splitlines()] == ["program", "usual", "bf16"]
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert list(found["images_per_second"]) == programs and found["processes"] == 1
+    assert all(len(rates) == 2 and min(rates) > 0 for rates in found["images_per_second"].values())
+
+
+def test_unknown_programs_are_refused():
+    command = [sys.executable, "bench/images.py", "--programs", "fp32 backwards"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 2 and "--programs 'fp32 backwards': is none" in done.stderr
+
+
+def test_options_are_compared_run_by_run():
+    keys = [(plr, flr, seed) for plr in (0.1, 0.2) for flr in (None, 0.01) for seed in range(6)]
+    reference = {key: float(number) for number, key in enumerate(keys)}
+    shifts = np.linspace(0.5, 1.5, 12)
+    finetuned = iter(shifts)
+    other = {key: value + (0 if key[1] is None else next(finetuned)) for key, value in reference.items()}
+    found = image_agreement.compared(reference, other)
+    assert (found["pretrain"]["mean_difference"], found["pretrain"]["p_signed_rank"]) == (0, 1)
+    assert found["finetune"]["runs"] == 12 and found["finetune"]["mean_difference"] == pytest.approx(1)
+    assert found["finetune"]["standard_error"] == pytest.approx(stats.sem(shifts))
+    assert found["finetune"]["p_signed_rank"] == pytest.approx(2 / 2**12)  # all of one sign
+    assert found["finetune"]["differences_by_learning_rates"]["0.1 0.01"] == pytest.approx(shifts[:6])

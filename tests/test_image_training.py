@@ -1,5 +1,6 @@
 """Training an image network against a plain loop: a tensor per layer, autograd and an explicit projection."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 import models
 import train
 from data import images as images_module
+from data.augment import crop_and_flip, crops_and_flips
 from data.images import epoch_order
 from data.seeds import generator
 from train import ImageTraining
@@ -19,9 +21,10 @@ DEVICE, LR, SEED = torch.device("cpu"), 2e-3, 3
 BATCH_SIZES = {"several batches, the last one partial": 16, "one step per epoch": 60, "larger than the set": 128}
 
 
-def new_training(model, image_set, lrs=(LR,), seed=SEED, **changes):
-    settings = {"model": model, "width": 4, "batch_size": 16, "rho": 7.0, "first_step": 0, "compile": False}
-    return ImageTraining(settings | changes, [{"lrs": list(lrs), "seed": seed}], DEVICE, image_set)
+def new_training(model, image_set, lrs=(LR,), seed=SEED, device=DEVICE, **changes):
+    settings = {"model": model, "width": 4, "batch_size": 16, "rho": 7.0, "first_step": 0}
+    settings |= {"compile": False, "precision": "fp32", "augment": "none"}
+    return ImageTraining(settings | changes, [{"lrs": list(lrs), "seed": seed}], device, image_set)
 
 
 def normalised(images):
@@ -159,7 +162,7 @@ def test_start_depends_on_the_seed_but_not_on_the_learning_rate(image_set):
 @pytest.mark.parametrize("batch_size", BATCH_SIZES.values(), ids=BATCH_SIZES)
 @pytest.mark.parametrize("model", NAMES)
 def test_losses_weights_and_evaluations_follow_the_plain_loop(double, image_set, model, batch_size, monkeypatch):
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 7)  # unequal batches, which would show in the means
+    monkeypatch.setattr(train, "EVALUATION_BATCH", {"cpu": 7})  # unequal batches, which would show in the means
     task = new_training(model, image_set, batch_size=batch_size)
     plain = PlainTraining(task, model, image_set)
     start = task.weights.clone()
@@ -175,7 +178,7 @@ def test_losses_weights_and_evaluations_follow_the_plain_loop(double, image_set,
 
 def assert_follows_in_float32(model, image_set, monkeypatch, **changes):
     """With a smooth ReLU: at a kink rounding may switch a gradient, and the losses part within a few steps."""
-    monkeypatch.setattr(F, "relu", lambda x: F.softplus(4 * x) / 4)
+    monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.softplus(4 * x) / 4)
     task = new_training(model, image_set, **changes)
     plain = PlainTraining(task, model, image_set)
     assert task.weights.dtype == torch.float32
@@ -250,6 +253,73 @@ def test_the_classifier_stays_and_all_else_moves(image_set, model):
     same = {name for name, tensor in task.network.state_dict().items() if torch.equal(tensor, before[name])}
     assert same == {name for name in before if name.startswith("classifier")}
     assert before["classifier.weight"].norm().item() == pytest.approx(10, rel=1e-6)
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_augmented_training_follows_the_plain_loop_on_augmented_images(double, image_set, model):
+    task = new_training(model, image_set, augment="crop-flip")
+    plain = PlainTraining(task, model, image_set)
+    for epoch in range(2):
+        order = epoch_order(SEED, epoch, 60)
+        pixels = image_set.train_images.clone()
+        pixels[order] = crop_and_flip(pixels[order], crops_and_flips(SEED, epoch, 60))
+        plain.data = dataclasses.replace(image_set, train_images=pixels)
+        assert_metrics(task.advance(epoch, epoch + 1), "train", plain.train_epoch(epoch, LR, SEED))
+        plain.data = image_set  # evaluations see the images as they are
+        assert_metrics(task.evaluate(), "test", plain.evaluate())
+        assert_metrics(task.evaluate_train(), "train", plain.evaluate_train())
+    assert_weights(task, plain)
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_bf16_rounds_but_keeps_weights_and_statistics_in_float32(image_set, model):
+    rounded, exact = (new_training(model, image_set, precision=p, batch_size=60) for p in ("bf16", "fp32"))
+    start, seen = exact.weights.clone(), []
+    for task in (rounded, exact):
+        task.network.classifier.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+        task.found = [*task.evaluate_train().values(), *task.advance(0, 1).values(), *task.evaluate().values()]
+        task.load_average(task.weights.clone())
+        assert all(
+            tensor.is_floating_point() <= (tensor.dtype == torch.float32) for tensor in state(task).values()
+        )
+    assert set(seen[: len(seen) // 2]) == {torch.bfloat16} and set(seen[len(seen) // 2 :]) == {torch.float32}
+    # The loss as met in the one step of the epoch is that of evaluate_train(), and summed in float32.
+    assert rounded.found[2].item() == pytest.approx(rounded.found[0].item(), rel=1e-3)
+    for values, others in zip(rounded.found, exact.found):
+        assert values.item() == pytest.approx(
+            others.item(), rel=0.05, abs=0.04
+        )  # 8 bits; a flip of an image or two
+    moved, expected = rounded.weights - start, exact.weights - start  # by one step
+    assert 0.95 < torch.cosine_similarity(moved, expected).item() < 0.99999
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+@pytest.mark.parametrize("model", NAMES)
+def test_replayed_steps_give_the_same_bits(image_set, model, augment, recorded):
+    """All that a step changes is set back after a capture, and every size of batch has a graph of its own."""
+    plain, replayed = (new_training(model, image_set, augment=augment) for _ in range(2))
+    replayed._step = recorded(replayed._step)
+    replayed.train_on = replayed._replay
+    for epoch in range(2):
+        assert replayed.advance(epoch, epoch + 1) == plain.advance(epoch, epoch + 1)
+    assert sorted(replayed.replays) == [12, 16]
+    assert_same(state(replayed), state(plain))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("model", NAMES)
+def test_training_on_a_gpu_follows_the_cpu(double, image_set, model):
+    cuda = torch.device("cuda")
+    there = {k: v.to(cuda) for k, v in vars(image_set).items() if isinstance(v, torch.Tensor)}
+    tasks = (
+        new_training(model, image_set),
+        new_training(model, dataclasses.replace(image_set, **there), device=cuda),
+    )
+    for epoch in range(2):
+        here, found = (task.advance(epoch, epoch + 1) | task.evaluate() for task in tasks)
+        for name, value in here.items():
+            torch.testing.assert_close(found[name].cpu(), value, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(tasks[1].weights.cpu(), tasks[0].weights, rtol=0, atol=1e-7)
 
 
 # Evaluating

@@ -598,14 +598,11 @@ def test_generators_of_similar_keys_differ():
     assert all(0 <= generator(*key).initial_seed() < 2**63 for key in keys)
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-def test_batches_visit_every_image_once(ordered):
+def test_batches_visit_every_image_once_as_stored():
     pixels = torch.randint(0, 256, (23, 3, 4, 4), dtype=torch.uint8)
-    labels = torch.arange(23)
-    order = epoch_order(0, 1, 23) if ordered else None
-    visited = list(batches(pixels, labels, 5, order))
+    visited = list(batches(pixels, torch.arange(23), 5))
     assert [len(y) for _, y in visited] == [5, 5, 5, 5, 3]
-    assert torch.equal(torch.cat([y for _, y in visited]), order if ordered else labels)
+    assert torch.equal(torch.cat([y for _, y in visited]), torch.arange(23))
     for x, y in visited:
         torch.testing.assert_close(x, normalise(pixels[y]), rtol=0, atol=0)
 
@@ -613,16 +610,8 @@ def test_batches_visit_every_image_once(ordered):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_on_a_gpu_are_those_of_the_cpu():
     pixels = torch.randint(0, 256, (23, 3, 4, 4), dtype=torch.uint8)
-    order = epoch_order(0, 1, 23)
-    here = batches(pixels, torch.arange(23), 5, order)
-    there = batches(pixels.cuda(), torch.arange(23).cuda(), 5, order)
+    here, there = (batches(pixels.to(device), torch.arange(23).to(device), 5) for device in ("cpu", "cuda"))
     for (x, y), (x_gpu, y_gpu) in zip(here, there, strict=True):
         assert x_gpu.is_cuda and x_gpu.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(y, y_gpu.cpu())
         torch.testing.assert_close(x, x_gpu.cpu(), rtol=0, atol=5e-7)
-
-
-def test_batches_of_a_part_of_the_images():
-    pixels = torch.randint(0, 256, (10, 3, 4, 4), dtype=torch.uint8)
-    visited = [y.tolist() for _, y in batches(pixels, torch.arange(10), 2, torch.tensor([7, 1, 7]))]
-    assert visited == [[7, 1], [7]]

@@ -1,7 +1,5 @@
 """The batched MLP against a plain network per member: torch modules, autograd and an explicit projection."""
 
-import contextlib
-
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -276,36 +274,6 @@ def test_small_learning_rates_converge_and_large_ones_stay_at_chance(sets):
     _, accuracies = evaluate(weights, frozen, sets[0], sets[1])
     converged, diverged = accuracies.view(len(GROUPS), 2).unbind(1)
     assert (converged > 0.9).all() and (diverged < 0.6).all()
-
-
-def test_a_captured_step_replays_on_new_minibatches_from_the_state_it_found(monkeypatch):
-    """With a stand-in for CUDA whose graph runs the step again on the very tensors that it was captured with."""
-    state, seen, captured_with = torch.zeros(3), [], []
-
-    def step(inputs, labels):
-        captured_with[:] = [inputs, labels]
-        seen.append((inputs.clone(), labels.clone()))
-        state.add_(inputs * labels)
-
-    class Graph:
-        def replay(self):
-            step(*captured_with)
-
-    class Stream:
-        def wait_stream(self, other):
-            pass
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    for name in ("stream", "graph"):
-        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
-    replay = mlp._captured(step, state, torch.ones(3), torch.ones(3))
-    assert not state.any()  # neither warming up nor capturing has moved it
-    for factor in (2.0, 5.0):
-        replay(torch.full((3,), factor), torch.tensor([0.0, 1.0, 10.0]))
-        assert seen[-1][0].tolist() == [factor] * 3
-    assert state.tolist() == [0, 7, 70]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

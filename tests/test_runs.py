@@ -322,6 +322,8 @@ OTHER_SETTINGS = [
     ("train", "images", ["--model", "si-resnet18"], "settings model: si-convnet there, si-resnet18 asked for"),
     ("train", "images", ["--seed", 2], "members: [{'lrs': [0.01], 'seed': 1}] there"),
     ("train", "images", ["--compile"], "settings compile: False there, True asked for"),
+    ("train", "images", ["--precision", "bf16"], "settings precision: fp32 there, bf16 asked for"),
+    ("train", "images", ["--augment", "crop-flip"], "settings augment: none there, crop-flip asked for"),
     ("finetune", "images", ["--steps", 99], "settings steps: 3 there, 99 asked for"),
     ("finetune", "ticks", ["--log-every", 1], "settings log_every: 5 there, 1 asked for"),
     ("swa", "ticks", ["--windows", 4], "settings windows: [2, 4] there, [4] asked for"),

@@ -4,6 +4,8 @@ import math
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from data.images import epoch_order, load_image_set, normalise, save_image_set
 from data.runs import Run
 from swa import WindowAverages
 
+ROOT = Path(__file__).parent.parent
 KINDS = ["ticks", "images"]
 PACE = {"ticks": 10, "images": 1}  # steps between measurements; a pass over the ticks has 32
 RHO = {"ticks": 1.0, "images": 12.0}
@@ -207,6 +210,58 @@ def test_training_goes_on_where_nothing_can_be_compiled(
     assert (
         line == "--compile: cannot compile here (No working C++ compiler found); going on without, which is slower"
     )
+
+
+def test_precision_and_augmentation_go_on_through_the_stages(arguments, pretrained, tmp_path):
+    made = [*arguments["images"], "--precision", "bf16", "--augment", "crop-flip"]
+    assert call("train", *made, "--steps", 4, "--out", tmp_path / "run") == 0
+    assert call("train", *made, "--steps", 7, "--keep", 6, "--out", tmp_path / "long") == 0
+    assert call("finetune", tmp_path / "run", "--lr", 1e-2, "--steps", 3, "--out", tmp_path) == 0
+    assert call("swa", tmp_path / "run", "--windows", 3, "--out", tmp_path / "swa") == 0
+    assert_equal(weights(tmp_path / "run-flr1e-2"), weights(tmp_path / "long"))
+    assert_equal(weights(tmp_path / "swa" / "run"), weights(tmp_path / "long", "step-6"))
+    for other in (["--precision", "bf16"], ["--augment", "crop-flip"]):
+        assert call("train", *arguments["images"], *other, "--steps", 4, "--out", tmp_path / other[0]) == 0
+        assert not torch.equal(weights(tmp_path / other[0]), weights(tmp_path / "run"))
+        assert not torch.equal(weights(tmp_path / other[0]), weights(pretrained["images", 4]))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_of_a_step_is_kept_for_the_next(kept):
+    """Without that, every tensor of megabytes comes as fresh pages that the system has to clear."""
+    script = f"""
+import resource, torch, train
+train.device_of("cpu") if {kept} else None
+def step():
+    tensors = [torch.ones(2**22) for _ in range(10)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+before = step()
+print(step() - before)
+"""
+    faults = int(subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True))
+    assert faults < 100 if kept else faults > 1000
+
+
+@pytest.mark.slow
+def test_a_thousand_epochs_keep_memory_flat_and_one_checkpoint(arguments, tmp_path):
+    script = """
+import resource, sys, train
+original = train.record
+def record(step, *others):
+    if step in (100, 1000):
+        print("MEMORY", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return original(step, *others)
+train.record = record
+train.run(train.main)
+"""
+    command = [*arguments["images"], "--augment", "crop-flip", "--steps", 1000, "--out", tmp_path / "run"]
+    command += ["--checkpoint-seconds", 1]
+    printed = subprocess.check_output([sys.executable, "-c", script, *map(str, command)], cwd=ROOT, text=True)
+    early, late = (int(line.split()[1]) for line in printed.splitlines() if line.startswith("MEMORY"))
+    assert late - early < 0.01 * early
+    assert [path.name for path in (tmp_path / "run").glob("*.pt")] == ["checkpoint.pt"]
+    assert len(metrics(tmp_path / "run")["step"]) == 1001
 
 
 # Fine-tuning
@@ -523,6 +578,8 @@ def test_bad_learning_rate(stage, lr, pretrained, tmp_path, capsys):
         (["--batch-size", 513], "--batch-size 513: there are only 512 training samples"),
         (["--width", 8], "--width: is for image networks; ticks have the one MLP"),
         (["--model", "si-convnet"], "--model: is for image networks; ticks have the one MLP"),
+        (["--precision", "bf16"], "--precision: is for image networks; ticks have the one MLP"),
+        (["--augment", "none"], "--augment: is for image networks; ticks have the one MLP"),
         (["--model", "perceptron"], "argument --model: "),
         (["--data", "none.pt"], "there is no none.pt; prepare it with: python -m data"),
         (["--device", "abacus"], "--device abacus: is no device"),
@@ -546,12 +603,16 @@ def test_missing_arguments(missing, tmp_path, capsys):
     "change, message",
     [
         (["--width", 0], "argument --width: "),
+        (["--precision", "tf32"], "--precision tf32: only GPUs have it; use fp32 or bf16"),
+        (["--precision", "fp8"], "argument --precision: "),
+        (["--augment", "mixup"], "argument --augment: "),
         (["--data-seed", 1], "--data-seed: only ticks are drawn by a seed"),
         (["--steps", 2, "--keep", 1, 3], "--keep 3: lies beyond --steps 2"),
         (["--data", __file__], "is not a sound image set"),
     ],
 )
 def test_bad_arguments_of_training_on_images(change, message, arguments, tmp_path, capsys):
+    change = [*change, "--device", "cpu"]
     check_refusal(capsys, tmp_path / "out", message, "train", *arguments["images"], "--steps", 4, *change)
 
 

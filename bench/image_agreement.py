@@ -1,0 +1,140 @@
+"""Whether the options that make image networks faster change results: a small sweep with each, and their differences.
+
+    python bench/image_agreement.py DATA RUNS [--out bench/image_agreement.json]
+
+DATA: a prepared image set. RUNS: folder for the run folders; the same command resumes. The sweep is the SI ConvNet of
+width 8 at PLRs of all three regimes, fine-tuned from each. It is run as is (fp32), with --precision bf16, with --compile,
+and without channels_last. Training is chaotic, so that runs of the same seeds part and only distributions and what is
+concluded from them can be compared: boundaries between regimes, and Wilcoxon's signed-rank test of the differences
+between final accuracies at the same learning rates and seed.
+"""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from bench.agreement import signed_rank  # noqa: E402
+from data.commandline import Parser, positive_int, run  # noqa: E402
+from data.files import write_json  # noqa: E402
+from data.study import Study, final, measure_regimes  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+TRAIN, FINETUNE = ["train.py"], ["finetune.py"]
+WITHOUT_CHANNELS_LAST = ["bench/without.py", "channels-last"]
+OPTIONS = {  # how the scripts are called, and arguments of train.py
+    "fp32": ([], []),
+    "bf16": ([], ["--precision", "bf16"]),
+    "compile": ([], ["--compile"]),
+    "without channels_last": (WITHOUT_CHANNELS_LAST, []),
+}
+PLRS, FLRS = ["1e-3", "2e-3", "5e-3", "1e-2", "2e-2", "5e-2"], ["2e-4", "2e-3"]
+PRETRAIN_EPOCHS, FINETUNE_EPOCHS = "60", "20"
+NETWORK = ["--model", "si-convnet", "--width", "8", "--batch-size", "64", "--log-every", "2"]
+
+
+def commands(option, data, folder, seeds):
+    """The command lines of a sweep: those of the pre-trainings, and those of the fine-tunings, which follow."""
+    through, flags = OPTIONS[option]
+    pretrain, finetune = [], []
+    for seed in range(1, seeds + 1):
+        for plr in PLRS:
+            out = f"{folder}/pretrain/plr{plr}-seed{seed}"
+            what = ["--data", data, *NETWORK, "--lr", plr, "--seed", str(seed), "--steps", PRETRAIN_EPOCHS]
+            pretrain.append([*through, *TRAIN, *what, *flags, "--out", out])
+            finetune.append(
+                [
+                    *through,
+                    *FINETUNE,
+                    out,
+                    "--lr",
+                    *FLRS,
+                    "--steps",
+                    FINETUNE_EPOCHS,
+                    "--out",
+                    f"{folder}/finetune",
+                ]
+            )
+    return pretrain, finetune
+
+
+def carry_out(command):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def accuracies(study):
+    """{(PLR, FLR or None, seed): final test accuracy in percent}"""
+    accuracy = final("test_accuracy")
+    return {
+        (run.members[0]["lrs"][0], *(run.members[0]["lrs"][1:] or [None]), run.members[0]["seed"]): 100
+        * accuracy(run, 0)
+        for run in study.runs
+    }
+
+
+def compared(reference, other):
+    """Differences of final test accuracies (percentage points) from the reference's: {stage: summary}."""
+    summaries = {}
+    for stage in ("pretrain", "finetune"):
+        keys = sorted((k for k in reference if (k[1] is None) == (stage == "pretrain")), key=str)
+        difference = np.array([other[key] - reference[key] for key in keys])
+        by_lr = {}
+        for key, value in zip(keys, difference):
+            by_lr.setdefault(" ".join(f"{lr:g}" for lr in key[:2] if lr), []).append(value)
+        summaries[stage] = {
+            "runs": len(keys),
+            "mean_difference": difference.mean(),
+            "standard_error": difference.std(ddof=1) / np.sqrt(len(difference)),
+            "p_signed_rank": signed_rank(difference),
+            "differences_by_learning_rates": by_lr,
+        }
+    return summaries
+
+
+def main():
+    parser = Parser(__doc__.splitlines()[0], "python bench/image_agreement.py datasets/small.pt runs/agreement")
+    parser.add_argument("data", help="prepared image set")
+    parser.add_argument("runs", help="folder for the run folders")
+    parser.add_argument("--seeds", type=positive_int, default=3, help="seeds 1, 2, ... of every learning rate")
+    parser.add_argument("--processes", type=positive_int, default=os.cpu_count(), help="processes side by side")
+    parser.add_argument("--out", type=Path, help="JSON file for the comparison")
+    args = parser.parse_args()
+    for option in OPTIONS:
+        for stage in commands(option, args.data, f"{args.runs}/{option.replace(' ', '-')}", args.seeds):
+            with ThreadPoolExecutor(args.processes) as pool:
+                list(pool.map(carry_out, stage))
+        print(f"{option}: runs complete", flush=True)
+
+    studies = {option: Study(f"{args.runs}/{option.replace(' ', '-')}") for option in OPTIONS}
+    measured = {
+        option: {
+            "boundaries": measure_regimes(study),
+            "test_accuracy": {
+                " ".join(f"{lr:g}" for lr in key if lr is not None): value
+                for key, value in accuracies(study).items()
+            },
+            "compared_with_fp32": compared(accuracies(studies["fp32"]), accuracies(study)),
+        }
+        for option, study in studies.items()
+    }
+    for option, found in measured.items():
+        print(f"{option}: boundaries {found['boundaries']}")
+        for stage, summary in found["compared_with_fp32"].items():
+            print(
+                f"  {stage}, {summary['runs']} runs: {summary['mean_difference']:+.2f} +- {summary['standard_error']:.2f} pp "
+                f"from fp32, p {summary['p_signed_rank']:.2g}"
+            )
+    if args.out:
+        machine = {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
+        write_json(args.out, {"command": sys.argv[1:], "machine": machine, "options": measured})
+
+
+if __name__ == "__main__":
+    run(main)

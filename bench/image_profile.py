@@ -1,0 +1,81 @@
+"""Where the time of a training step goes: convolutions, and everything else by what it is for.
+
+    python bench/image_profile.py --model si-resnet18 --program fp32 [--out FILE]
+
+Times are those of PyTorch's profiler, in milliseconds per step. What lies between the operations (Python, dispatch,
+autograd) is the rest of the time of an epoch without the profiler.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from bench.images import add_network_arguments, machine, training  # noqa: E402
+from data.commandline import Parser, positive_int, run  # noqa: E402
+from data.files import write_json  # noqa: E402
+
+# Parts of the names of operations and kernels, in order: the first that matches counts.
+PURPOSES = {
+    "convolutions": ("convolution", "conv2d", "cudnn", "wgrad", "dgrad", "fprop", "gemm", "xmma"),
+    "batch norm": ("batch_norm", "bn_fw", "bn_bw", "NativeBatchNorm"),
+    "ReLU": ("clamp_min", "relu", "threshold"),
+    "compiled: batch norm, ReLU, pooling, sums": ("triton", "CompiledFunction", "fused", "Torch-Compiled"),
+    "pooling": ("pool",),
+    "sums: residual streams, gradients": ("aten::add", "AccumulateGrad"),
+    "projected step": ("vector_norm", "aten::mul", "reciprocal", "aten::div", "aten::zero_", "aten::fill_"),
+    "data: choice, normalisation, augmentation": (
+        "aten::index",
+        "copy",
+        "_to_copy",
+        "randperm",
+        "aten::pad",
+        "randint",
+    ),
+    "classifier and loss": ("softmax", "nll", "linear", "aten::mm", "addmm", "argmax", "aten::eq", "aten::sum"),
+}
+
+
+def purpose(name):
+    for what, parts in PURPOSES.items():
+        if any(part in name for part in parts):
+            return what
+    return "memory, views, autograd"
+
+
+def main():
+    parser = Parser(__doc__.splitlines()[0], "python bench/image_profile.py --model si-convnet --program bf16")
+    add_network_arguments(parser)
+    parser.add_argument("--program", default="fp32", help="as for images.py")
+    parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="of the process")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    task, cuda = training(args.program, args).task, args.device == "cuda"
+    for epoch in range(2):
+        task.advance(epoch, epoch + 1)
+    start = time.perf_counter()
+    task.advance(2, 3)
+    steps = -(-args.images // args.batch_size)
+    wall = 1e3 * (time.perf_counter() - start) / steps
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiled:
+        task.advance(3, 4)
+    spent = {}
+    for event in profiled.key_averages():
+        microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
+        spent[purpose(event.key)] = spent.get(purpose(event.key), 0) + microseconds / 1e3 / steps
+    spent = dict(sorted(spent.items(), key=lambda item: -item[1]))
+    spent["rest of the time without the profiler"] = wall - sum(spent.values())
+    for what, milliseconds in spent.items():
+        print(f"{what:45} {milliseconds:8.2f} ms {100 * milliseconds / wall:6.1f} %")
+    print(f"{'a step':45} {wall:8.2f} ms, {1e3 * args.batch_size / wall:.0f} images/s")
+    if args.out:
+        asked = {name: value for name, value in vars(args).items() if name != "out"}
+        write_json(args.out, {**asked, **machine(args.device), "milliseconds_per_step": spent, "step": wall})
+
+
+if __name__ == "__main__":
+    run(main)

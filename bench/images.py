@@ -1,0 +1,256 @@
+"""Speed of training image networks: train.py against the usual way, in turns on the same machine.
+
+    python bench/images.py --model si-resnet18 --programs usual fp32 bf16 [--out FILE]
+
+A program is `usual` (a DataLoader with two workers and torchvision's transforms, .item() at every step, a loop over the
+parameters) or words that say how train.py is run: fp32, tf32 or bf16; then compile; then, each to see what it is worth,
+without-channels-last, without-kept-memory, without-in-place-relu, without-cuda-graph. Each program keeps its processes, and
+in turns they train for one epoch and evaluate on a test set a fifth as large. Images are random: time does not depend
+on them. Ratios are those of a program to the first one in the same turn.
+"""
+
+import functools
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import models  # noqa: E402
+import train  # noqa: E402
+from bench.without import WITHOUT, without_in_place_relu  # noqa: E402
+from data import augment  # noqa: E402
+from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
+from data.files import write_json  # noqa: E402
+from data.images import MEAN, STD, ImageSet  # noqa: E402
+
+LR = 1e-4
+
+
+def random_image_set(size, side, classes):
+    """An ImageSet of `size` training and size/5 test images of random pixels."""
+    random = torch.Generator().manual_seed(0)
+    tensors = {}
+    for split, count in (("train", size), ("test", size // 5)):
+        shape = (count, 3, side, side)
+        tensors[f"{split}_images"] = torch.randint(256, shape, dtype=torch.uint8, generator=random)
+        tensors[f"{split}_labels"] = torch.randint(classes, (count,), generator=random)
+    return ImageSet("random", **tensors, classes=tuple(range(classes)), digest="", made_from={})
+
+
+class ImageFiles(Dataset):
+    """The images as a data set of torchvision has them."""
+
+    def __init__(self, images, labels, transform):
+        self.images, self.labels, self.transform = images.permute(0, 2, 3, 1).numpy(), labels.tolist(), transform
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+class UsualTraining:
+    """The network trained the usual way: what most published code does, projection included."""
+
+    def __init__(self, args, image_set, device):
+        without_in_place_relu()
+        self.device, self.rho = device, models.IMAGE_NETWORKS[args.model].rho
+        self.network = models.build(args.model, args.width, args.classes, init_seed=1).to(device)
+        self.parameters = models.trained_parameters(self.network)
+        self.optimizer = torch.optim.SGD(self.parameters, lr=LR * self.rho**2)
+        as_tensor = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+        varied = [transforms.RandomCrop(args.side, padding=4), transforms.RandomHorizontalFlip()]
+        load = functools.partial(DataLoader, batch_size=args.batch_size, num_workers=2, persistent_workers=True)
+        self.train_loader = load(
+            ImageFiles(
+                image_set.train_images,
+                image_set.train_labels,
+                transforms.Compose([*(varied if args.augment == augment.CROP_FLIP else []), *as_tensor]),
+            ),
+            shuffle=True,
+        )
+        test = ImageFiles(image_set.test_images, image_set.test_labels, transforms.Compose(as_tensor))
+        self.test_loader = load(test)
+
+    def epoch(self):
+        self.network.train()
+        loss_sum, correct = 0.0, 0
+        for x, y in self.train_loader:
+            x, y = x.to(self.device), y.to(self.device)
+            self.optimizer.zero_grad()
+            logits = self.network(x)
+            loss = F.cross_entropy(logits, y)
+            loss.backward()
+            self.optimizer.step()
+            with torch.no_grad():
+                norm = sum(parameter.norm().item() ** 2 for parameter in self.parameters) ** 0.5
+                for parameter in self.parameters:
+                    parameter.mul_(self.rho / norm)
+            loss_sum += loss.item() * len(y)
+            correct += (logits.argmax(1) == y).sum().item()
+        self.network.eval()
+        with torch.no_grad():
+            for x, y in self.test_loader:
+                x, y = x.to(self.device), y.to(self.device)
+                logits = self.network(x)
+                loss_sum += F.cross_entropy(logits, y).item() * len(y)
+                correct += (logits.argmax(1) == y).sum().item()
+
+
+class OurTraining:
+    """train.py's own training, as the words of a program say."""
+
+    def __init__(self, words, args, image_set, device):
+        settings = {
+            "model": args.model,
+            "width": args.width,
+            "batch_size": args.batch_size,
+            "rho": models.IMAGE_NETWORKS[args.model].rho,
+            "compile": "compile" in words,
+            "precision": words[0],
+            "augment": args.augment,
+            "first_step": 0,
+        }
+        self.task = train.ImageTraining(settings, [{"lrs": [LR], "seed": 1}], device, image_set)
+        self.epochs = 0
+
+    def epoch(self):
+        self.task.advance(self.epochs, self.epochs + 1)
+        self.task.evaluate()
+        self.epochs += 1
+
+
+def training(program, args):
+    words = program.split()
+    for word in words:
+        if word.startswith("without-"):
+            WITHOUT[word.removeprefix("without-")]()
+    # glibc's own ways with memory are part of the usual way.
+    device = torch.device(args.device) if program == "usual" else train.device_of(args.device)
+    image_set = random_image_set(args.images, args.side, args.classes)
+    on_device = {k: v.to(device) for k, v in vars(image_set).items() if isinstance(v, torch.Tensor)}
+    if program == "usual":
+        return UsualTraining(args, image_set, device)
+    return OurTraining(words, args, ImageSet(**vars(image_set) | on_device), device)
+
+
+def work(connection, program, args):
+    """A process: trains an epoch for every message and answers."""
+    torch.set_num_threads(args.threads)
+    trained = training(program, args)
+    for _ in range(2):  # what happens once, such as compiling, is not measured
+        trained.epoch()
+    connection.send("ready")
+    while connection.recv():
+        trained.epoch()
+        connection.send("done")
+
+
+def started(program, args):
+    """Connections to the processes of a program, ready to train."""
+    spawn = multiprocessing.get_context("spawn")
+    connections = []
+    for _ in range(args.processes):
+        ours, theirs = spawn.Pipe()
+        # Not a daemon: those may not have the children that DataLoader needs. It ends with its connection.
+        spawn.Process(target=work, args=(theirs, program, args)).start()
+        theirs.close()
+        connections.append(ours)
+    for connection in connections:
+        connection.recv()
+    return connections
+
+
+def seconds_of_a_turn(connections):
+    start = time.perf_counter()
+    for connection in connections:
+        connection.send(True)
+    for connection in connections:
+        connection.recv()
+    return time.perf_counter() - start
+
+
+def measure(args):
+    """Training images per second of every program in every turn: {program: [turn]}."""
+    processes = {program: started(program, args) for program in args.programs}
+    rates = {program: [] for program in args.programs}
+    for turn in range(args.turns):
+        for program in args.programs[:: 1 if turn % 2 == 0 else -1]:
+            rates[program].append(args.processes * args.images / seconds_of_a_turn(processes[program]))
+    for connections in processes.values():
+        for connection in connections:
+            connection.send(False)
+    return rates
+
+
+def table(rates):
+    first = next(iter(rates.values()))
+    yield f"{'program':40} {'images/s':>9} {'range':>15} {'times the first':>16} {'range':>13}"
+    for program, values in rates.items():
+        ratios = [value / reference for value, reference in zip(values, first)]
+        yield (
+            f"{program:40} {statistics.median(values):9.0f} {min(values):7.0f}-{max(values):<7.0f} "
+            f"{statistics.median(ratios):16.2f} {min(ratios):6.2f}-{max(ratios):<6.2f}"
+        )
+
+
+def machine(device):
+    name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores, {name}", "torch": torch.__version__}
+
+
+def add_network_arguments(parser):
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--model", choices=models.IMAGE_NETWORKS, default="si-resnet18", help="network")
+    parser.add_argument("--width", type=positive_int, default=32, help="of the network")
+    parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
+    parser.add_argument("--images", type=positive_int, default=50_000 if cuda else 1280, help="of an epoch")
+    parser.add_argument("--side", type=positive_int, default=32, help="of the images, in pixels")
+    parser.add_argument("--classes", type=positive_int, default=10, help="number of them")
+    parser.add_argument(
+        "--augment", choices=[augment.NONE, augment.CROP_FLIP], default=augment.NONE, help="of images"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if cuda else "cpu", help="to train on")
+    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+
+
+def main():
+    parser = Parser(
+        __doc__.splitlines()[0], "python bench/images.py --model si-convnet --programs usual fp32 bf16"
+    )
+    add_network_arguments(parser)
+    parser.add_argument("--programs", nargs="+", default=["usual", "fp32", "bf16"], help="what to compare")
+    parser.add_argument("--turns", type=positive_int, default=8, help="measurements of every program")
+    parser.add_argument("--processes", type=positive_int, default=1, help="of a program, side by side")
+    parser.add_argument("--threads", type=positive_int, help="of a process (default: all cores shared)")
+    args = parser.parse_args()
+    words = {"compile", *(f"without-{name}" for name in WITHOUT)}
+    for program in args.programs:
+        first, *others = program.split()
+        if first not in ("usual", train.FP32, train.TF32, train.BF16) or not words.issuperset(others):
+            raise BadInput(
+                f"--programs {program!r}: is none; say usual, or fp32, tf32 or bf16, then {', '.join(words)}"
+            )
+    args.threads = args.threads or max(1, os.cpu_count() // args.processes)
+
+    rates = measure(args)
+    print("\n".join(table(rates)))
+    if args.out:
+        asked = {name: value for name, value in vars(args).items() if name != "out"}
+        write_json(args.out, {**asked, **machine(args.device), "images_per_second": rates})
+
+
+if __name__ == "__main__":
+    run(main)
