@@ -51,17 +51,17 @@ class ImageTraining:
         self.totals = torch.zeros(2, device=device)  # train loss and correct predictions since the last logged step
         compiles = settings["compile"] and can_compile(device)
         self.forward = torch.compile(self.network, dynamic=False) if compiles else self.network
-        self.replays = {}
-        self.train_on = self._replay if device.type == "cuda" else self._step
+        self.replays = {} if device.type == "cuda" else None
 
     def advance(self, step, until):
         """Train from a step to a later one. Returns train loss and accuracy as met on the way, [members] each."""
         first_step, size = self.settings["first_step"], len(self.data.train_labels)
+        train_on = self._step if self.replays is None else self._replay
         self.totals.zero_()
         self.network.train()
         for epoch in range(first_step + step, first_step + until):
             for visits in self._visits(epoch).to(self.device).split(self.settings["batch_size"]):
-                self.train_on(visits)
+                train_on(visits)
         loss, accuracy = (self.totals / (size * (until - step))).tolist()
         return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
 

@@ -8,7 +8,7 @@
 #   python -m data folder --source DIR --train-per-class 256 --test-per-class 500 --out datasets/cifar10-small.pt
 # OUT: folder for the run folders.
 # Environment: JOBS, processes at once, with one thread each (default: all cores); PLRS, FLRS, EPOCHS,
-# FINETUNE_EPOCHS, TRAIN_FLAGS, for another sweep (defaults: see below).
+# FINETUNE_EPOCHS, for another sweep (defaults: see below); TRAIN_FLAGS, more arguments for train.py.
 set -euo pipefail
 [ $# -eq 2 ] || { echo "usage: bash scripts/cifar10_narrow.sh DATA OUT" >&2; exit 2; }
 data=$(realpath -sm --relative-to "$(dirname "$0")/.." "$1")
@@ -22,7 +22,7 @@ side_by_side() { xargs -P "$JOBS" -L 1 "$@" 2>&1 | cat; }
 # Every learning rate has its own seed, and so its own initial point and classifier, as in the paper.
 for i in "${!plrs[@]}"; do
     echo "--lr ${plrs[i]} --seed $((2000 + i)) --out $out/pretrain/plr${plrs[i]}"
-done | side_by_side python train.py --data "$data" --model si-convnet --width 8 --batch-size 64 --steps "${EPOCHS:-120}" --log-every 2 ${TRAIN_FLAGS---compile}
+done | side_by_side python train.py --data "$data" --model si-convnet --width 8 --batch-size 64 --steps "${EPOCHS:-120}" --log-every 2 ${TRAIN_FLAGS:-}
 
 # The largest of the FLRs is the last PLR that converged here (b12), as in the paper.
 for plr in "${plrs[@]}"; do
