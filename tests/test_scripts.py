@@ -97,19 +97,41 @@ def test_narrow_sweep_trains_fine_tunes_and_averages(image_file, tmp_path):
     )
 
 
+def manual_block(index, changes, folder):
+    """A block of commands in the manual, made shorter, and a folder to run it in."""
+    block = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[index]
+    for asked, shorter in changes:
+        assert asked in block
+        block = block.replace(asked, shorter)
+    for name in ("train.py", "finetune.py", "swa.py", "analyze.py"):
+        (folder / name).symlink_to(ROOT / name)
+    return block
+
+
 def test_the_sweep_of_the_manual_gives_its_figures(image_file, tmp_path):
-    [sweep] = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    for asked, shorter in (
+    shorter = [
         ("python -m data cifar10\n", "ls datasets/cifar10.pt\n"),  # would download
         ("1e-4 1e-3 1e-2", "1e-4 1e-2"),
         ("--model si-convnet", "--model si-convnet --width 2"),
         ("--steps 200", "--steps 1"),
-    ):
-        assert asked in sweep
-        sweep = sweep.replace(asked, shorter)
-    for name in ("train.py", "finetune.py", "swa.py", "analyze.py"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    ]
+    sweep = manual_block(0, shorter, tmp_path)
     run("bash", "-euo", "pipefail", "-c", sweep, folder=tmp_path)
     assert {path.name for path in (tmp_path / "figures/cifar10").iterdir()} == {
         f"figure{number}.{kind}" for number in ("01", "02") for kind in ("pdf", "png", "json")
     }
+
+
+def test_the_loop_of_the_manual_trains_side_by_side(image_file, tmp_path):
+    shorter = [
+        ("nvidia-cuda-mps-control -d ", "true "),
+        ("1e-4 1e-3 1e-2 1e-1", "1e-4 1e-2"),
+        ("--model si-convnet", "--model si-convnet --width 2"),
+        ("--steps 200", "--steps 1"),
+    ]
+    run("bash", "-euo", "pipefail", "-c", manual_block(1, shorter, tmp_path), folder=tmp_path)
+    runs = (tmp_path / "runs/cifar10/pretrain").iterdir()
+    assert sorted(path.name for path in runs if '"complete"' in (path / "metrics.json").read_text()) == [
+        "plr1e-2",
+        "plr1e-4",
+    ]
