@@ -19,30 +19,33 @@ from bench.images import add_network_arguments, machine, training  # noqa: E402
 from data.commandline import Parser, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
 
-# Parts of the names of operations and kernels, in order: the first that matches counts.
+# Parts of the names of operations and kernels, without capitals, in order: the first that matches counts.
 PURPOSES = {
-    "convolutions": ("convolution", "conv2d", "cudnn", "wgrad", "dgrad", "fprop", "gemm", "xmma"),
-    "batch norm": ("batch_norm", "bn_fw", "bn_bw", "NativeBatchNorm"),
+    "convolutions": ("convolution", "conv2d", "cudnn", "wgrad", "dgrad", "fprop", "xmma"),
+    "batch norm": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
     "ReLU": ("clamp_min", "relu", "threshold"),
-    "compiled: batch norm, ReLU, pooling, sums": ("triton", "CompiledFunction", "fused", "Torch-Compiled"),
+    "batch norm, ReLU, pooling, sums: compiled": ("triton", "compiled", "scatter_reduce"),
     "pooling": ("pool",),
-    "sums: residual streams, gradients": ("aten::add", "AccumulateGrad"),
-    "projected step": ("vector_norm", "aten::mul", "reciprocal", "aten::div", "aten::zero_", "aten::fill_"),
-    "data: choice, normalisation, augmentation": (
-        "aten::index",
-        "copy",
-        "_to_copy",
-        "randperm",
-        "aten::pad",
-        "randint",
+    "classifier and loss": (
+        "softmax",
+        "nll",
+        "linear",
+        "aten::mm",
+        "addmm",
+        "gemm",
+        "argmax",
+        "aten::eq",
+        "aten::sum",
     ),
-    "classifier and loss": ("softmax", "nll", "linear", "aten::mm", "addmm", "argmax", "aten::eq", "aten::sum"),
+    "sums of residual streams and gradients": ("aten::add", "accumulategrad"),
+    "projected step": ("vector_norm", "aten::mul", "reciprocal", "aten::div", "aten::zero_", "aten::fill_"),
+    "data: choice, normalisation, augmentation": ("aten::index", "copy", "randperm", "aten::pad", "randint"),
 }
 
 
 def purpose(name):
     for what, parts in PURPOSES.items():
-        if any(part in name for part in parts):
+        if any(part in name.lower() for part in parts):
             return what
     return "memory, views, autograd"
 
