@@ -159,7 +159,7 @@ def work(connection, program, args):
 
 
 def started(program, args):
-    """Connections to the processes of a program, ready to train."""
+    """Connections to the processes of a program, which say when they are ready to train."""
     spawn = multiprocessing.get_context("spawn")
     connections = []
     for _ in range(args.processes):
@@ -168,8 +168,6 @@ def started(program, args):
         spawn.Process(target=work, args=(theirs, program, args)).start()
         theirs.close()
         connections.append(ours)
-    for connection in connections:
-        connection.recv()
     return connections
 
 
@@ -185,6 +183,9 @@ def seconds_of_a_turn(connections):
 def measure(args):
     """Training images per second of every program in every turn: {program: [turn]}."""
     processes = {program: started(program, args) for program in args.programs}
+    for connections in processes.values():
+        for connection in connections:
+            connection.recv()
     rates = {program: [] for program in args.programs}
     for turn in range(args.turns):
         for program in args.programs[:: 1 if turn % 2 == 0 else -1]:
