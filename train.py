@@ -41,7 +41,7 @@ class ImageTraining:
         [member] = members
         self.lr, self.seed = member["lrs"][-1], member["seed"]
         self.settings, self.data, self.device = settings, image_set, device
-        self.precision, self.augment = settings.get("precision", FP32), settings.get("augment", augment.NONE)
+        self.precision, self.augment = settings["precision"], settings["augment"]
         torch.backends.cudnn.allow_tf32 = self.precision == TF32
         init_seed = generator("init", self.seed).initial_seed()
         network = models.build(settings["model"], settings["width"], len(image_set.classes), init_seed)
@@ -317,7 +317,13 @@ def make_task(config, device):
         raise BadInput(
             f"{config['data_file']}: holds other data than the run's {settings['data']}; give --data-file"
         )
+    refuse_tf32_on_a_cpu(settings["precision"], device)
     return ImageTraining(settings, members, device, image_set)
+
+
+def refuse_tf32_on_a_cpu(precision, device):
+    if precision == TF32 and device.type == "cpu":
+        raise BadInput("--precision tf32: only GPUs have it; train in fp32 or bf16, or use --device cuda")
 
 
 @functools.cache
@@ -385,6 +391,7 @@ def device_of(name):
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
     if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)  # streams and graphs are made on the current device
     else:
         keep_freed_memory()
@@ -519,8 +526,7 @@ def describe_images(args, device):
             f"{' '.join(f'{lr:g}' for lr in args.lr)}; do for seed in {' '.join(map(str, args.seed))}; do "
             f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
         )
-    if args.precision == TF32 and device.type != "cuda":
-        raise BadInput("--precision tf32: only GPUs have it; use fp32 or bf16")
+    refuse_tf32_on_a_cpu(args.precision, device)
     image_set = load_images(args.data, device)
     if image_set.train_images.shape[-1] < SMALLEST_IMAGE:
         raise BadInput(

@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.agreement import signed_rank  # noqa: E402
-from data.commandline import Parser, positive_int, run  # noqa: E402
+from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
 from data.study import Study, final, measure_regimes  # noqa: E402
 
@@ -66,17 +66,19 @@ def commands(option, data, folder, seeds):
 
 def carry_out(command):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise BadInput(f"{' '.join(command)}: failed; what it said is above")
 
 
 def accuracies(study):
     """{(PLR, FLR or None, seed): final test accuracy in percent}"""
-    accuracy = final("test_accuracy")
-    return {
-        (run.members[0]["lrs"][0], *(run.members[0]["lrs"][1:] or [None]), run.members[0]["seed"]): 100
-        * accuracy(run, 0)
-        for run in study.runs
-    }
+    found = {}
+    for run_ in study.runs:
+        [member] = run_.members
+        plr, flr = [*member["lrs"], None][:2]
+        found[plr, flr, member["seed"]] = 100 * final("test_accuracy")(run_, 0)
+    return found
 
 
 def compared(reference, other):

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: convolutions, and everything else by what it is for.
+"""Where the time of a training step goes on a CPU: convolutions, and everything else by what is done.
 
     python bench/image_profile.py --model si-resnet18 --program fp32 [--out FILE]
 
@@ -15,36 +15,33 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench.images import add_network_arguments, machine, training  # noqa: E402
-from data.commandline import Parser, positive_int, run  # noqa: E402
+from bench.images import add_network_arguments, machine, our_program, training  # noqa: E402
+from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
 
-# Parts of the names of operations and kernels, without capitals, in order: the first that matches counts.
-PURPOSES = {
-    "convolutions": ("convolution", "conv2d", "cudnn", "wgrad", "dgrad", "fprop", "xmma"),
-    "batch norm": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
+# Parts of the names of operations, without capitals, in order: the first that matches counts.
+OPERATIONS = {
+    "convolutions": ("convolution", "conv2d"),
+    "batch norm": ("batch_norm", "batchnorm"),
     "ReLU": ("clamp_min", "relu", "threshold"),
-    "batch norm, ReLU, pooling, sums: compiled": ("triton", "compiled", "scatter_reduce"),
+    "batch norm, ReLU, pooling, sums: compiled": ("compiled", "scatter_reduce"),
     "pooling": ("pool",),
-    "classifier and loss": (
-        "softmax",
-        "nll",
-        "linear",
-        "aten::mm",
-        "addmm",
-        "gemm",
-        "argmax",
-        "aten::eq",
-        "aten::sum",
+    "classifier and loss": ("softmax", "nll", "linear", "aten::mm", "addmm", "argmax", "aten::eq", "aten::sum"),
+    "sums: of streams and gradients, in step and data": ("aten::add", "accumulategrad"),
+    "products, norm, zeroes: of step and data": (
+        "vector_norm",
+        "aten::mul",
+        "reciprocal",
+        "aten::div",
+        "aten::zero_",
+        "aten::fill_",
     ),
-    "sums of residual streams and gradients": ("aten::add", "accumulategrad"),
-    "projected step": ("vector_norm", "aten::mul", "reciprocal", "aten::div", "aten::zero_", "aten::fill_"),
-    "data: choice, normalisation, augmentation": ("aten::index", "copy", "randperm", "aten::pad", "randint"),
+    "choosing, copying and augmenting images": ("aten::index", "copy", "randperm", "aten::pad", "randint"),
 }
 
 
-def purpose(name):
-    for what, parts in PURPOSES.items():
+def operation(name):
+    for what, parts in OPERATIONS.items():
         if any(part in name.lower() for part in parts):
             return what
     return "memory, views, autograd"
@@ -53,28 +50,32 @@ def purpose(name):
 def main():
     parser = Parser(__doc__.splitlines()[0], "python bench/image_profile.py --model si-convnet --program bf16")
     add_network_arguments(parser)
-    parser.add_argument("--program", default="fp32", help="as for images.py")
+    parser.add_argument("--program", type=our_program, default="fp32", help="as for images.py")
     parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="of the process")
+    parser.set_defaults(device="cpu")
     args = parser.parse_args()
+    if args.device != "cpu":
+        raise BadInput(f"--device {args.device}: operations are named for a CPU only; leave it out")
     torch.set_num_threads(args.threads)
-    task, cuda = training(args.program, args).task, args.device == "cuda"
+    task = training(args.program, args).task
     for epoch in range(2):
         task.advance(epoch, epoch + 1)
     start = time.perf_counter()
     task.advance(2, 3)
+    seconds = time.perf_counter() - start
     steps = -(-args.images // args.batch_size)
-    wall = 1e3 * (time.perf_counter() - start) / steps
-    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiled:
+    wall = 1e3 * seconds / steps
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
         task.advance(3, 4)
     spent = {}
     for event in profiled.key_averages():
-        microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
-        spent[purpose(event.key)] = spent.get(purpose(event.key), 0) + microseconds / 1e3 / steps
+        what = operation(event.key)
+        spent[what] = spent.get(what, 0) + event.self_cpu_time_total / 1e3 / steps
     spent = dict(sorted(spent.items(), key=lambda item: -item[1]))
     spent["rest of the time without the profiler"] = wall - sum(spent.values())
     for what, milliseconds in spent.items():
-        print(f"{what:45} {milliseconds:8.2f} ms {100 * milliseconds / wall:6.1f} %")
-    print(f"{'a step':45} {wall:8.2f} ms, {1e3 * args.batch_size / wall:.0f} images/s")
+        print(f"{what:50} {milliseconds:8.2f} ms {100 * milliseconds / wall:6.1f} %")
+    print(f"{'a step':50} {wall:8.2f} ms, {args.images / seconds:.0f} images/s")
     if args.out:
         asked = {name: value for name, value in vars(args).items() if name != "out"}
         write_json(args.out, {**asked, **machine(args.device), "milliseconds_per_step": spent, "step": wall})

@@ -9,6 +9,9 @@ in turns they train for one epoch and evaluate on a test set a fifth as large. I
 on them. Ratios are those of a program to the first one in the same turn.
 """
 
+import argparse
+import contextlib
+import dataclasses
 import functools
 import multiprocessing
 import os
@@ -35,13 +38,15 @@ from data.files import write_json  # noqa: E402
 from data.images import MEAN, STD, ImageSet  # noqa: E402
 
 LR = 1e-4
+USUAL = "usual"
+PRECISIONS = (train.FP32, train.TF32, train.BF16)
 
 
 def random_image_set(size, side, classes):
     """An ImageSet of `size` training and size/5 test images of random pixels."""
     random = torch.Generator().manual_seed(0)
     tensors = {}
-    for split, count in (("train", size), ("test", size // 5)):
+    for split, count in (("train", size), ("test", max(1, size // 5))):
         shape = (count, 3, side, side)
         tensors[f"{split}_images"] = torch.randint(256, shape, dtype=torch.uint8, generator=random)
         tensors[f"{split}_labels"] = torch.randint(classes, (count,), generator=random)
@@ -62,7 +67,7 @@ class ImageFiles(Dataset):
 
 
 class UsualTraining:
-    """The network trained the usual way: what most published code does, projection included."""
+    """The network trained the usual way: what most published code does, projection included, PyTorch left as it is."""
 
     def __init__(self, args, image_set, device):
         without_in_place_relu()
@@ -133,66 +138,78 @@ class OurTraining:
 
 
 def training(program, args):
+    """What trains as a program says: an object with epoch()."""
     words = program.split()
     for word in words:
         if word.startswith("without-"):
             WITHOUT[word.removeprefix("without-")]()
-    # glibc's own ways with memory are part of the usual way.
-    device = torch.device(args.device) if program == "usual" else train.device_of(args.device)
+    # glibc's own ways with memory, and tf32 on a GPU, are part of the usual way.
+    device = torch.device(args.device) if program == USUAL else train.device_of(args.device)
     image_set = random_image_set(args.images, args.side, args.classes)
-    on_device = {k: v.to(device) for k, v in vars(image_set).items() if isinstance(v, torch.Tensor)}
-    if program == "usual":
+    if program == USUAL:
         return UsualTraining(args, image_set, device)
-    return OurTraining(words, args, ImageSet(**vars(image_set) | on_device), device)
+    on_device = {k: v.to(device) for k, v in vars(image_set).items() if isinstance(v, torch.Tensor)}
+    return OurTraining(words, args, dataclasses.replace(image_set, **on_device), device)
 
 
 def work(connection, program, args):
-    """A process: trains an epoch for every message and answers."""
+    """A process: trains an epoch for every message, answers, and ends when the connection is closed."""
     torch.set_num_threads(args.threads)
     trained = training(program, args)
-    for _ in range(2):  # what happens once, such as compiling, is not measured
-        trained.epoch()
-    connection.send("ready")
-    while connection.recv():
-        trained.epoch()
-        connection.send("done")
+    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
+        for _ in range(2):  # what happens once, such as compiling, is not measured
+            trained.epoch()
+        while True:
+            connection.send("done")
+            connection.recv()
+            trained.epoch()
 
 
-def started(program, args):
-    """Connections to the processes of a program, which say when they are ready to train."""
+@contextlib.contextmanager
+def trainer(program, args):
+    """The connection to a new process for a program."""
     spawn = multiprocessing.get_context("spawn")
-    connections = []
-    for _ in range(args.processes):
-        ours, theirs = spawn.Pipe()
-        # Not a daemon: those may not have the children that DataLoader needs. It ends with its connection.
-        spawn.Process(target=work, args=(theirs, program, args)).start()
-        theirs.close()
-        connections.append(ours)
-    return connections
+    ours, theirs = spawn.Pipe()
+    # Not a daemon: those may not have the children that a DataLoader needs.
+    process = spawn.Process(target=work, args=(theirs, program, args))
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        process.join(timeout=10)
+        process.terminate()
 
 
-def seconds_of_a_turn(connections):
+def wait(program, connections):
+    try:
+        for connection in connections:
+            connection.recv()
+    except (EOFError, ConnectionError):
+        raise BadInput(f"{program}: its process has ended; what it said is above, and smaller --images may help")
+
+
+def seconds_of_a_turn(program, connections):
     start = time.perf_counter()
     for connection in connections:
-        connection.send(True)
-    for connection in connections:
-        connection.recv()
+        connection.send("train")
+    wait(program, connections)
     return time.perf_counter() - start
 
 
 def measure(args):
     """Training images per second of every program in every turn: {program: [turn]}."""
-    processes = {program: started(program, args) for program in args.programs}
-    for connections in processes.values():
-        for connection in connections:
-            connection.recv()
     rates = {program: [] for program in args.programs}
-    for turn in range(args.turns):
-        for program in args.programs[:: 1 if turn % 2 == 0 else -1]:
-            rates[program].append(args.processes * args.images / seconds_of_a_turn(processes[program]))
-    for connections in processes.values():
-        for connection in connections:
-            connection.send(False)
+    with contextlib.ExitStack() as stack:
+        connections = {}
+        for program in rates:  # one after the other: many threads at once would take many times as long
+            connections[program] = [stack.enter_context(trainer(program, args)) for _ in range(args.processes)]
+            wait(program, connections[program])
+        for turn in range(args.turns):
+            for program in list(rates)[:: 1 if turn % 2 == 0 else -1]:
+                seconds = seconds_of_a_turn(program, connections[program])
+                rates[program].append(args.processes * args.images / seconds)
     return rates
 
 
@@ -212,13 +229,36 @@ def machine(device):
     return {"machine": f"{platform.machine()}, {os.cpu_count()} cores, {name}", "torch": torch.__version__}
 
 
+def our_program(text):
+    """A program that is ours, for argparse."""
+    precision, *options = text.split() or [""]
+    known = ["compile", *(f"without-{name}" for name in WITHOUT)]
+    if precision not in PRECISIONS or not set(known).issuperset(options):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none; say {', '.join(PRECISIONS)}, then any of {', '.join(known)}"
+        )
+    return text
+
+
+def any_program(text):
+    """A program, for argparse."""
+    return text if text == USUAL else our_program(text)
+
+
+def image_side(text):
+    """For argparse: pixels enough for the networks."""
+    if positive_int(text) < train.SMALLEST_IMAGE:
+        raise argparse.ArgumentTypeError(f"{text} is less than {train.SMALLEST_IMAGE}")
+    return int(text)
+
+
 def add_network_arguments(parser):
     cuda = torch.cuda.is_available()
     parser.add_argument("--model", choices=models.IMAGE_NETWORKS, default="si-resnet18", help="network")
     parser.add_argument("--width", type=positive_int, default=32, help="of the network")
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
     parser.add_argument("--images", type=positive_int, default=50_000 if cuda else 1280, help="of an epoch")
-    parser.add_argument("--side", type=positive_int, default=32, help="of the images, in pixels")
+    parser.add_argument("--side", type=image_side, default=32, help="of the images, in pixels")
     parser.add_argument("--classes", type=positive_int, default=10, help="number of them")
     parser.add_argument(
         "--augment", choices=[augment.NONE, augment.CROP_FLIP], default=augment.NONE, help="of images"
@@ -232,18 +272,13 @@ def main():
         __doc__.splitlines()[0], "python bench/images.py --model si-convnet --programs usual fp32 bf16"
     )
     add_network_arguments(parser)
-    parser.add_argument("--programs", nargs="+", default=["usual", "fp32", "bf16"], help="what to compare")
+    parser.add_argument(
+        "--programs", nargs="+", type=any_program, default=[USUAL, "fp32", "bf16"], help="what to compare"
+    )
     parser.add_argument("--turns", type=positive_int, default=8, help="measurements of every program")
     parser.add_argument("--processes", type=positive_int, default=1, help="of a program, side by side")
     parser.add_argument("--threads", type=positive_int, help="of a process (default: all cores shared)")
     args = parser.parse_args()
-    words = {"compile", *(f"without-{name}" for name in WITHOUT)}
-    for program in args.programs:
-        first, *others = program.split()
-        if first not in ("usual", train.FP32, train.TF32, train.BF16) or not words.issuperset(others):
-            raise BadInput(
-                f"--programs {program!r}: is none; say usual, or fp32, tf32 or bf16, then {', '.join(words)}"
-            )
     args.threads = args.threads or max(1, os.cpu_count() // args.processes)
 
     rates = measure(args)

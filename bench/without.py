@@ -3,6 +3,7 @@
 python bench/without.py channels-last train.py --data datasets/cifar10.pt ...
 """
 
+import argparse
 import importlib
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train  # noqa: E402
+from data.commandline import Parser  # noqa: E402
 from models import sphere  # noqa: E402
 
 
@@ -40,8 +42,17 @@ WITHOUT = {
     "cuda-graph": without_cuda_graph,
 }
 
+
+def main():
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_argument("name", choices=WITHOUT, help="what to go without")
+    parser.add_argument("script", choices=["train.py", "finetune.py", "swa.py"], help="what to run")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    args = parser.parse_args()
+    WITHOUT[args.name]()
+    sys.argv = [args.script, *args.arguments]
+    importlib.import_module(args.script.removesuffix(".py")).main()
+
+
 if __name__ == "__main__":
-    name, script, *sys.argv[1:] = sys.argv[1:]
-    WITHOUT[name]()
-    module = importlib.import_module(script.removesuffix(".py"))
-    module.run(module.main)
+    train.run(main)

@@ -27,6 +27,8 @@ from data.files import read_json, write_json, write_tensors
 RUNNING, COMPLETE = "running", "complete"
 # What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
 IDENTITY = ("stage", "settings", "members", "parent")
+# What image runs had that were made before there was a choice.
+EARLIER_SETTINGS = {"precision": "fp32", "augment": "none"}
 # The arrays of metrics.json with an entry per logged step: `step` itself, and one number per member in the others.
 SERIES = ("step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -59,6 +61,8 @@ class Run:
         if not (self.path / "config.json").is_file():
             raise BadInput(f"{path}: is not a run folder (no config.json in it)")
         self.config = _read(self.path / "config.json", IDENTITY)
+        if "digest" in self.config["settings"]:
+            self.config["settings"] = EARLIER_SETTINGS | self.config["settings"]
         self.members = self.config["members"]
         self.settings = self.config["settings"]
         self.metrics = {}

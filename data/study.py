@@ -22,7 +22,6 @@ class Study:
     """
 
     shared = ("data", "digest", "classes", "model", "width", "batch_size", "rho", "precision", "augment")
-    before = {"precision": "fp32", "augment": "none"}  # what runs had that were made before these settings
 
     def __init__(self, folder):
         self.folder = folder
@@ -35,13 +34,10 @@ class Study:
         first, *others = self.runs
         for other in others:
             for name in self.shared:
-                if self._setting(other, name) != self._setting(first, name):
+                if other.settings.get(name) != first.settings.get(name):
                     raise BadInput(self._difference(first, other, name))
         self.refuse_unlike_runs()
         self.settings = {name: first.settings[name] for name in self.shared if name in first.settings}
-
-    def _setting(self, run, name):
-        return run.settings.get(name, self.before.get(name))
 
     def refuse_unlike_runs(self):
         """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
@@ -62,8 +58,8 @@ class Study:
 
     def _difference(self, first, other, name):
         return (
-            f"{self.folder}: {first.path} and {other.path} differ in {name} ({self._setting(first, name)} and "
-            f"{self._setting(other, name)}); give the folder of one experiment"
+            f"{self.folder}: {first.path} and {other.path} differ in {name} ({first.settings.get(name)} and "
+            f"{other.settings.get(name)}); give the folder of one experiment"
         )
 
     def by_plr(self, stage, value, *later_lrs):

@@ -6,7 +6,8 @@ import torch
 def captured(step, state, *examples):
     """step(*inputs) as a function that replays it as a CUDA graph, for steps whose kernels are too small to launch singly.
 
-    step: returns nothing and changes nothing but the tensors in the list `state`, in place; they are left as found.
+    step: returns nothing, and changes in place the tensors in the list `state`, which are left as found, and none else
+    but those that it sets anew every time.
     examples: CUDA tensors as it takes them, which fix the shapes.
     """
     examples = [example.clone() for example in examples]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import train
 from bench import image_agreement, images
 from bench.agreement import compare
 from bench.usual import UsualRun, train_one
+from data.commandline import BadInput
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,6 +99,7 @@ def test_usual_training_of_images_is_the_same_training(model, monkeypatch):
         torch.testing.assert_close(tensor, state[name], rtol=1e-3, atol=1e-4 * tensor.abs().max().item())
 
 
+@pytest.mark.slow
 def test_images_are_timed_in_turns(tmp_path):
     asked = ["--model", "si-convnet", "--width", "2", "--images", "40", "--side", "8", "--device", "cpu"]
     programs = ["usual", "bf16 without-channels-last"]
@@ -109,10 +112,20 @@ def test_images_are_timed_in_turns(tmp_path):
     assert all(len(rates) == 2 and min(rates) > 0 for rates in found["images_per_second"].values())
 
 
-def test_unknown_programs_are_refused():
-    command = [sys.executable, "bench/images.py", "--programs", "fp32 backwards"]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
-    assert done.returncode == 2 and "--programs 'fp32 backwards': is none" in done.stderr
+@pytest.mark.parametrize("text", ["fp8", "fp32 backwards", "usual compile", "compile", ""])
+def test_unknown_programs_are_refused(text, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["images.py", "--programs", "usual", text])
+    with pytest.raises(SystemExit) as end:
+        images.main()
+    assert end.value.code == 2 and f"{text!r} is none; say fp32, tf32, bf16" in capsys.readouterr().err
+
+
+def test_a_program_that_dies_is_named_and_the_others_end():
+    before = set(multiprocessing.active_children())
+    args = argparse.Namespace(programs=["bf16"], processes=1, turns=1)  # lacks what the process needs
+    with pytest.raises(BadInput, match="bf16: its process has ended"):
+        images.measure(args)
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_options_are_compared_run_by_run():

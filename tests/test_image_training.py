@@ -8,6 +8,7 @@ import torch
 from conftest import random_image_set
 from test_networks import CONVNET, NAMES, kernels, plain_logits
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 import train
@@ -304,6 +305,25 @@ def test_replayed_steps_give_the_same_bits(image_set, model, augment, recorded):
         assert replayed.advance(epoch, epoch + 1) == plain.advance(epoch, epoch + 1)
     assert sorted(replayed.replays) == [12, 16]
     assert_same(state(replayed), state(plain))
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails at operations that make the host wait for a GPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket.__name__ not in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("model", NAMES)
+def test_no_value_is_read_within_an_epoch(image_set, model, precision):
+    task = new_training(model, image_set, precision=precision, augment="crop-flip")
+    with NoWaiting():
+        for visits in task._visits(0).split(16):
+            task._step(visits)
+        with pytest.raises(AssertionError):
+            task.totals[0].item()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

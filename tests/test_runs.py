@@ -343,6 +343,18 @@ def test_other_settings_are_refused_with_the_difference(stage, kind, change, dif
     assert call(*arguments) == 0  # the refused command holds nothing
 
 
+def test_runs_made_before_a_setting_existed_go_on(finished, tmp_path):
+    arguments, folder = finished("train", "images")
+    old = shutil.copytree(folder, tmp_path / "old")
+    config = strict_json(old / "config.json")
+    for name in ("precision", "augment"):
+        del config["settings"][name]
+    (old / "config.json").write_text(json.dumps(config))
+    assert Run(old).settings == Run(folder).settings
+    assert call(*arguments, "--out", old) == 0
+    assert call(*arguments, "--out", old, "--precision", "bf16") == 3
+
+
 def test_other_images_are_refused(finished, tmp_path, capsys):
     arguments, folder = finished("train", "images")
     write_image_set(tmp_path / "other.pt", seed=1)
