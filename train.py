@@ -48,9 +48,8 @@ class ImageTraining:
         self.network = network.to(device, memory_format=torch.channels_last)
         self.weights, self.gradient = sphere.flatten(models.trained_parameters(self.network))
         sphere.project_(self.weights, settings["rho"])
-        self.totals = torch.zeros(
-            2, device=device
-        )  # train loss and correct predictions since the last logged step
+        # Train loss and correct predictions since the last logged step, summed where the host need not wait for them.
+        self.totals = torch.zeros(2, device=device)
         compiles = settings["compile"] and can_compile(device)
         self.forward = torch.compile(self.network, dynamic=False) if compiles else self.network
         self.replays = {} if device.type == "cuda" else None

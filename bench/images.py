@@ -182,8 +182,12 @@ def trainer(program, args):
         process.terminate()
 
 
-def wait(program, connections):
+def wait(program, connections, message=None):
+    """Send a message, if there is one, to the processes of a program, and wait until all have answered."""
     try:
+        for connection in connections:
+            if message is not None:
+                connection.send(message)
         for connection in connections:
             connection.recv()
     except (EOFError, ConnectionError):
@@ -192,9 +196,7 @@ def wait(program, connections):
 
 def seconds_of_a_turn(program, connections):
     start = time.perf_counter()
-    for connection in connections:
-        connection.send("train")
-    wait(program, connections)
+    wait(program, connections, "train")
     return time.perf_counter() - start
 
 
