@@ -234,13 +234,13 @@ def test_memory_of_a_step_is_kept_for_the_next():
 import resource, torch, train
 train.device_of("cpu") if {kept} else None
 def step():
-    tensors = [torch.ones(2**22) for _ in range(10)]
+    tensor = torch.ones(10 * 2**20)  # beyond what glibc might keep by itself
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 after = [step() for _ in range(10)]
 print(min(second - first for first, second in zip(after, after[1:])))
 """
         faults[kept] = int(subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True))
-    assert faults[True] < 20 and faults[False] > 10 * faults[True]
+    assert faults[True] < 5 < faults[False]
 
 
 @pytest.mark.slow
