@@ -16,23 +16,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.agreement import signed_rank  # noqa: E402
+from bench.images import machine  # noqa: E402
 from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
 from data.study import Study, final, measure_regimes  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-TRAIN, FINETUNE = ["train.py"], ["finetune.py"]
-WITHOUT_CHANNELS_LAST = ["bench/without.py", "channels-last"]
 OPTIONS = {  # how the scripts are called, and arguments of train.py
     "fp32": ([], []),
     "bf16": ([], ["--precision", "bf16"]),
     "compile": ([], ["--compile"]),
-    "without channels_last": (WITHOUT_CHANNELS_LAST, []),
+    "without channels_last": (["bench/without.py", "channels-last"], []),
 }
 PLRS, FLRS = ["1e-3", "2e-3", "5e-3", "1e-2", "2e-2", "5e-2"], ["2e-4", "2e-3"]
 PRETRAIN_EPOCHS, FINETUNE_EPOCHS = "60", "20"
@@ -47,20 +45,9 @@ def commands(option, data, folder, seeds):
         for plr in PLRS:
             out = f"{folder}/pretrain/plr{plr}-seed{seed}"
             what = ["--data", data, *NETWORK, "--lr", plr, "--seed", str(seed), "--steps", PRETRAIN_EPOCHS]
-            pretrain.append([*through, *TRAIN, *what, *flags, "--out", out])
-            finetune.append(
-                [
-                    *through,
-                    *FINETUNE,
-                    out,
-                    "--lr",
-                    *FLRS,
-                    "--steps",
-                    FINETUNE_EPOCHS,
-                    "--out",
-                    f"{folder}/finetune",
-                ]
-            )
+            further = ["--lr", *FLRS, "--steps", FINETUNE_EPOCHS, "--out", f"{folder}/finetune"]
+            pretrain.append([*through, "train.py", *what, *flags, "--out", out])
+            finetune.append([*through, "finetune.py", out, *further])
     return pretrain, finetune
 
 
@@ -108,21 +95,23 @@ def main():
     parser.add_argument("--processes", type=positive_int, default=os.cpu_count(), help="processes side by side")
     parser.add_argument("--out", type=Path, help="JSON file for the comparison")
     args = parser.parse_args()
-    for option in OPTIONS:
-        for stage in commands(option, args.data, f"{args.runs}/{option.replace(' ', '-')}", args.seeds):
+    folders = {option: f"{args.runs}/{option.replace(' ', '-')}" for option in OPTIONS}
+    for option, folder in folders.items():
+        for stage in commands(option, args.data, folder, args.seeds):
             with ThreadPoolExecutor(args.processes) as pool:
                 list(pool.map(carry_out, stage))
         print(f"{option}: runs complete", flush=True)
 
-    studies = {option: Study(f"{args.runs}/{option.replace(' ', '-')}") for option in OPTIONS}
+    studies = {option: Study(folder) for option, folder in folders.items()}
+    reached = {option: accuracies(study) for option, study in studies.items()}
     measured = {
         option: {
             "boundaries": measure_regimes(study),
             "test_accuracy": {
                 " ".join(f"{lr:g}" for lr in key if lr is not None): value
-                for key, value in accuracies(study).items()
+                for key, value in reached[option].items()
             },
-            "compared_with_fp32": compared(accuracies(studies["fp32"]), accuracies(study)),
+            "compared_with_fp32": compared(reached["fp32"], reached[option]),
         }
         for option, study in studies.items()
     }
@@ -134,8 +123,7 @@ def main():
                 f"from fp32, p {summary['p_signed_rank']:.2g}"
             )
     if args.out:
-        machine = {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
-        write_json(args.out, {"command": sys.argv[1:], "machine": machine, "options": measured})
+        write_json(args.out, {"command": sys.argv[1:], **machine("cpu"), "options": measured})
 
 
 if __name__ == "__main__":
