@@ -18,13 +18,14 @@ import torch
 
 from data import ticks
 from data.claims import judge, verdict_line
-from data.commandline import BadInput, Parser, Progress, run
+from data.commandline import BadInput, Parser, Progress, lr_name, run
 from data.files import read_json, write_json
 from data.runs import find_runs, geometry_name
 from data.study import (
     GEOMETRY_PAIRS,
     GEOMETRY_WINDOW,
     Study,
+    convergence_bracket,
     features_of,
     final,
     geometry_of,
@@ -455,6 +456,11 @@ def main():
     claims.add_argument("folder", help="folder of the run folders of one experiment")
     claims.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to a file, too")
 
+    bracket = commands.add_parser(
+        "boundary", help="print the largest learning rate that converges and the next one above it"
+    )
+    bracket.add_argument("folder", help="folder of the run folders of one experiment")
+
     figures = commands.add_parser("figures", help="draw figures from the metrics of one experiment")
     figures.add_argument("folder", help="folder of the run folders of one experiment")
     figures.add_argument("--out", type=Path, required=True, help="folder for figureNN.pdf, .png and .json")
@@ -470,6 +476,7 @@ def main():
         "features": features_command,
         "geometry": geometry_command,
         "claims": claims_command,
+        "boundary": boundary_command,
         "figures": figures_command,
         "draw": draw_command,
     }[args.command]
@@ -496,7 +503,7 @@ def geometry_command(args):
             f"{args.folder}: holds runs on {study.settings['data']}; geometry is measured on ticks so far"
         )
     low, high = study.extreme_flrs()
-    runs = [run for run in study.runs if run.config["stage"] == "pretrain"]
+    runs = study.of_stage("pretrain")
     with Progress("geometry", len(runs), "run", 0) as progress:
         for done, run in enumerate(runs, start=1):
             try:
@@ -516,6 +523,10 @@ def claims_command(args):
         print(verdict_line(verdict))
     if args.json:
         write_json(args.json, {"experiment": study.settings, "regimes": regimes, "claims": verdicts})
+
+
+def boundary_command(args):
+    print(*map(lr_name, convergence_bracket(Study(args.folder))))
 
 
 def figures_command(args):

@@ -6,10 +6,11 @@ rate changes between the stages. The runs may be fine-tuned ones themselves (two
 
 from pathlib import Path
 
-from data.commandline import Parser, lr_name, natural, positive_float, positive_int, run
+from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from train import (
     STEPS_HELP,
     add_continuing_arguments,
+    add_keep_loss_argument,
     complete_run,
     describe_child,
     device_of,
@@ -31,6 +32,7 @@ def main():
         "--log-every", type=positive_int, help="steps between measurements (default: as in the run)"
     )
     parser.add_argument("--from-step", type=natural, help="step of the runs to begin at (default: their last)")
+    add_keep_loss_argument(parser)
     add_continuing_arguments(parser)
     args = parser.parse_args()
 
@@ -45,7 +47,11 @@ def finetune(parent, path, lr, args, device):
     """Fine-tune all members of one run at one learning rate, from --from-step or the run's last step."""
     step = parent.last_step if args.from_step is None else args.from_step
     log_every = args.log_every or parent.settings["log_every"]
-    config = describe_child("finetune", parent, path, step, [lr], args.steps, log_every, args.data_file)
+    if args.keep_loss and len(parent.members) > 1:
+        raise BadInput(f"{parent.path}: has several members; --keep-loss is for runs with one")
+    config = describe_child(
+        "finetune", parent, path, step, [lr], args.steps, log_every, args.data_file, args.keep_loss
+    )
 
     def work(run, task):
         return train(run, task, parent.weights_at(step), args.checkpoint_seconds)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import models
 from data import augment, images, ticks
 from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
-from data.runs import RUNNING, SERIES, OpenRun, Run
+from data.runs import RUNNING, SERIES, OpenRun, Run, loss_name
 from data.seeds import generator
 from models import batchnorm, evaluation, mlp, sphere
 from models.cudagraph import captured
@@ -256,14 +256,20 @@ def train(run, task, start, checkpoint_seconds, averages=None):
         if averages is not None:
             averages.sums = {k: total.to(task.weights.device) for k, total in checkpoint["averages"].items()}
     stops = sorted({*range(log_every, steps, log_every), *keep, steps} - {*range(checkpoint["step"] + 1)})
+    until_loss, keep_losses = run.settings["until_loss"], run.settings["keep_loss"]
     saved_at = time.monotonic()
     try:
         with Progress(str(run.path), steps, task.unit, checkpoint["step"]) as progress:
             for stop in stops:
                 if None not in metrics["diverged_at"]:  # every member diverged
                     break
+                if until_loss is not None and all(loss < until_loss for loss in losses_at(metrics, -1)):
+                    break
                 train_metrics = task.advance(checkpoint["step"], stop)
-                checkpoint = record(stop, train_metrics, task, metrics, run, keep, averages)
+                later = record(stop, train_metrics, task, metrics, run, keep, averages)
+                if keep_losses:  # before this step can be the one to resume from
+                    keep_crossed_losses(keep_losses, checkpoint, later, metrics, run)
+                checkpoint = later
                 progress.update(stop, summary(metrics))
                 if time.monotonic() - saved_at >= checkpoint_seconds:
                     run.save(metrics, checkpoint)
@@ -291,6 +297,25 @@ def record(step, train_metrics, task, metrics, run, keep, averages):
     if step in keep:
         run.keep(f"step-{step}", checkpoint)
     return checkpoint
+
+
+def losses_at(metrics, position):
+    """The train losses of the members at a logged step as numbers, NaN where not finite."""
+    return [math.nan if loss is None else float(loss) for loss in metrics["train_loss"][position]]
+
+
+def keep_crossed_losses(levels, earlier, checkpoint, metrics, run):
+    """Keep the weights of a run with one member at the first crossing of each level of train loss, as loss-LEVEL.pt.
+
+    A level is crossed at the first logged step with a loss below it, if the initial point's is not. What is kept is the
+    checkpoint of that step or of the logged one before, whichever has the closer loss on a log scale.
+    """
+    [last], [now] = losses_at(metrics, -2), losses_at(metrics, -1)
+    for level in levels:
+        crosses = last >= level > now
+        if crosses and not any(losses_at(metrics, position)[0] < level for position in range(len(metrics["step"]) - 1)):
+            closer = earlier if last * now < level**2 else checkpoint
+            run.keep(loss_name(level), closer)
 
 
 def summary(metrics):
@@ -353,7 +378,7 @@ def finished_runs(paths):
     return runs
 
 
-def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file):
+def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, keep_losses=()):
     """The config of a run at `path` that continues `parent` (a Run) from one of its steps, lrs appended to its own.
 
     Raises BadInput, before anything is written, where the parent has not kept that step.
@@ -369,6 +394,8 @@ def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file):
         "steps": steps,
         "log_every": log_every,
         "keep": [],
+        "until_loss": None,
+        "keep_loss": sorted(set(keep_losses)),
     }
     return {
         "stage": stage,
@@ -417,6 +444,17 @@ def add_continuing_arguments(parser):
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the new run folders")
     parser.add_argument("--data-file", help="image set, where it is no longer where the run had it")
     add_execution_arguments(parser)
+
+
+def add_keep_loss_argument(parser):
+    parser.add_argument(
+        "--keep-loss",
+        nargs="+",
+        type=positive_float,
+        default=[],
+        metavar="LOSS",
+        help="levels of train loss: weights stay on disk where it first crosses them (image networks)",
+    )
 
 
 def add_execution_arguments(parser):
@@ -479,6 +517,10 @@ def main():
         "--log-every", type=positive_int, help="steps between measurements (default: 1; ticks: 1000)"
     )
     parser.add_argument("--keep", nargs="+", type=natural, default=[], help="steps whose weights stay on disk")
+    parser.add_argument(
+        "--until-loss", type=positive_float, help="stop at the first logged step with a train loss below this"
+    )
+    add_keep_loss_argument(parser)
     add_execution_arguments(parser)
     args = parser.parse_args()
 
@@ -489,10 +531,10 @@ def main():
 
 def describe_ticks(args):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
-    unwanted = [name for name in ("model", "width", "precision", "augment") if getattr(args, name)]
+    unwanted = [name for name in ("model", "width", "precision", "augment", "keep_loss") if getattr(args, name)]
     if unwanted:
         raise BadInput(
-            f"--{unwanted[0]}: is for image networks; ticks have the one MLP of the paper; leave it out"
+            f"--{unwanted[0].replace('_', '-')}: is for image networks; ticks have the one MLP of the paper; leave it out"
         )
     if (args.batch_size or 0) > ticks.TRAIN_SIZE:
         raise BadInput(f"--batch-size {args.batch_size}: there are only {ticks.TRAIN_SIZE} training samples")
@@ -551,7 +593,14 @@ def describe_pretraining(args, settings, members, log_every):
     beyond = [step for step in args.keep if step > args.steps]
     if beyond:
         raise BadInput(f"--keep {beyond[0]}: lies beyond --steps {args.steps}")
-    length = {"first_step": 0, "steps": args.steps, "log_every": log_every, "keep": sorted(set(args.keep))}
+    length = {
+        "first_step": 0,
+        "steps": args.steps,
+        "log_every": log_every,
+        "keep": sorted(set(args.keep)),
+        "until_loss": args.until_loss,
+        "keep_loss": sorted(set(args.keep_loss)),
+    }
     return {
         "stage": "pretrain",
         "settings": settings | length,

@@ -6,6 +6,7 @@ This is the only file that names files inside a run folder:
     metrics.json    what was measured, arrays indexed [logged step][member]; null = not measured or not finite
     checkpoint.pt   everything needed to resume
     step-N.pt       weights kept on request
+    loss-L.pt       weights kept where the train loss first crossed a level L
     swa-K.pt        averages of K weights (SWA runs)
     features.json   single-feature accuracies, measured by analyze.py
     geometry-*.json angles and error barriers between the solutions that continue the run, measured by analyze.py
@@ -27,8 +28,9 @@ from data.files import read_json, write_json, write_tensors
 RUNNING, COMPLETE = "running", "complete"
 # What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
 IDENTITY = ("stage", "settings", "members", "parent")
-# What image runs had that were made before there was a choice.
-EARLIER_SETTINGS = {"precision": "fp32", "augment": "none"}
+# What runs had, and image runs in particular, that were made before there was a choice.
+EARLIER_SETTINGS = {"until_loss": None, "keep_loss": []}
+EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none"}
 # The arrays of metrics.json with an entry per logged step: `step` itself, and one number per member in the others.
 SERIES = ("step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -61,8 +63,8 @@ class Run:
         if not (self.path / "config.json").is_file():
             raise BadInput(f"{path}: is not a run folder (no config.json in it)")
         self.config = _read(self.path / "config.json", IDENTITY)
-        if "digest" in self.config["settings"]:
-            self.config["settings"] = EARLIER_SETTINGS | self.config["settings"]
+        earlier = EARLIER_SETTINGS | (EARLIER_IMAGE_SETTINGS if "digest" in self.config["settings"] else {})
+        self.config["settings"] = earlier | self.config["settings"]
         self.members = self.config["members"]
         self.settings = self.config["settings"]
         self.metrics = {}
@@ -113,6 +115,11 @@ class Run:
         lock = hold(self.path)
         write_json(self.path / f"{name}.json", content)
         os.close(lock)
+
+
+def loss_name(level):
+    """The name of the weights kept where the train loss first crossed a level."""
+    return f"loss-{lr_name(level)}"
 
 
 def geometry_name(low, high):

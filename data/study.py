@@ -29,7 +29,7 @@ class Study:
         self.runs = [run for run in every_run if run.complete]
         self.incomplete = len(every_run) - len(self.runs)
         self._by_path = {run.path.resolve(): run for run in self.runs}
-        if not any(run.config["stage"] == "pretrain" for run in self.runs):
+        if not self.of_stage("pretrain"):
             raise BadInput(f"{folder}: holds no complete pre-training run; make some with train.py")
         first, *others = self.runs
         for other in others:
@@ -39,14 +39,21 @@ class Study:
         self.refuse_unlike_runs()
         self.settings = {name: first.settings[name] for name in self.shared if name in first.settings}
 
+    def of_stage(self, stage):
+        """The runs of a stage: `pretrain`, `converge`, `finetune` or `swa`.
+
+        Pre-trainings that stop at a train loss (train.py --until-loss) have another length each: `converge` (figure 11).
+        """
+        return [run for run in self.runs if stage_of(run) == stage]
+
     def refuse_unlike_runs(self):
         """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
         first_of_kind, seen = {}, {}
         for run in self.runs:
             for member in run.members:
-                kind = (run.config["stage"], len(member["lrs"]))
+                kind = (stage_of(run), len(member["lrs"]))
                 first = first_of_kind.setdefault(kind, run)
-                for name in ("first_step", "steps", "spacing", "anchor"):
+                for name in ("first_step", "steps", "until_loss", "spacing", "anchor"):
                     if run.settings.get(name) != first.settings.get(name):
                         raise BadInput(self._difference(first, run, name))
                 solution = (*kind, *member["lrs"], member["seed"], member.get("data_seed"))
@@ -65,25 +72,24 @@ class Study:
     def by_plr(self, stage, value, *later_lrs):
         """{PLR: [value(run, member index) of every member]}, in order of PLRs, where the value is not None.
 
-        stage: `pretrain`; `finetune`, at an FLR, or with other stages before it at several later_lrs; or `swa`.
+        stage: `pretrain`; `converge`; `finetune`, at an FLR, or with other stages before it at several later_lrs; or `swa`.
         """
         values = {}
-        for run in self.runs:
-            if run.config["stage"] == stage:
-                for index, member in enumerate(run.members):
-                    plr, *later = member["lrs"]
-                    if later == list(later_lrs):
-                        values.setdefault(plr, []).append(value(run, index))
+        for run in self.of_stage(stage):
+            for index, member in enumerate(run.members):
+                plr, *later = member["lrs"]
+                if later == list(later_lrs):
+                    values.setdefault(plr, []).append(value(run, index))
         values = {plr: [value for value in values[plr] if value is not None] for plr in sorted(values)}
         return {plr: of_plr for plr, of_plr in values.items() if of_plr}
 
     def flrs(self):
         """The learning rates of fine-tunings of pre-trained runs, in order.
 
-        Those that are fine-tuned further are second stages of pre-training (figure 12) and left out.
+        Those that are fine-tuned further, at another rate, are second stages of pre-training (figure 12) and left out.
         """
         every_lrs = [member["lrs"] for run in self.runs for member in run.members]
-        further = {lrs[1] for lrs in every_lrs if len(lrs) > 2}
+        further = {lrs[1] for lrs in every_lrs if len(lrs) > 2 and lrs[2] != lrs[1]}
         return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2} - further)
 
     def parent(self, run):
@@ -113,6 +119,12 @@ class Study:
     def windows(self):
         """The numbers of weights averaged by SWA runs, in order."""
         return sorted({window for run in self.runs for window in run.settings.get("windows", [])})
+
+
+def stage_of(run):
+    """The stage of a run as Study.of_stage() names them."""
+    stage = run.config["stage"]
+    return "converge" if stage == "pretrain" and run.settings["until_loss"] is not None else stage
 
 
 def final(name):
@@ -217,6 +229,26 @@ def converging_plrs(study):
 
 def has_converged(run, index):
     return late_mean("train_accuracy")(run, index) >= CONVERGED_ACCURACY
+
+
+def convergence_bracket(study):
+    """(the largest learning rate that converges, the next one), from pre-trainings and, between them, runs that train
+    until they converge: of these, at least half have to reach the loss at which they stop.
+
+    Raises BadInput where the grid of pre-trainings does not bracket the boundary.
+    """
+    b12 = measure_regimes(study)["b12"]
+    if b12 is None:
+        raise BadInput(f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some")
+    shares = means(study.by_plr("converge", reaches_its_loss))
+    last = max([b12["last"], *(lr for lr, share in shares.items() if share >= 0.5)])
+    return last, min([b12["next"], *shares], key=lambda lr: lr if lr > last else np.inf)
+
+
+def reaches_its_loss(run, index):
+    """Whether a run reached the train loss at which it was to stop."""
+    loss = final("train_loss")(run, index)
+    return loss is not None and loss < run.settings["until_loss"]
 
 
 def late_part_of_initial_loss(run, index):

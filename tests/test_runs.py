@@ -221,7 +221,8 @@ def test_sigkill(stage, kind, origin, finished, tmp_path):
 
 
 def test_resume_goes_back_to_the_checkpoint(tmp_path):
-    config = {"stage": "pretrain", "settings": {}, "members": [], "parent": None}
+    settings = {"until_loss": None, "keep_loss": []}
+    config = {"stage": "pretrain", "settings": settings, "members": [], "parent": None}
     series = {name: [[1.0], [2.0], [3.0]] for name in SERIES if name != "step"}
     metrics = {"status": "running", "diverged_at": [None, 20, 10], "step": [0, 10, 20], **series}
     (tmp_path / "run").mkdir()

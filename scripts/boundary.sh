@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Training until convergence next to the boundary between regimes 1 and 2 (figure 11): at the last learning rates of
+# regime 1, and then again and again in the middle (of logarithms) between the last one that converges and the next.
+# Needs the pre-trainings of scripts/images.sh in the same folder; the same command resumes it where it was killed.
+#
+#   bash scripts/boundary.sh SETUP [OUT]       as for scripts/images.sh
+#
+# Environment: DATA and JOBS as for scripts/images.sh; LRS, the learning rates to begin with; RATIO, of these two at
+# which to stop (default: 1.03); SEEDS (default: 1 2 3); UNTIL_LOSS, the train loss to stop at, and EPOCHS, the most to train for
+# (defaults: the paper's, 1e-4 and 30000; of `narrow` 0.03 and 600).
+set -euo pipefail
+usage() { echo "usage: bash scripts/boundary.sh s1|s2|s3|s4|s5|narrow [OUT] (see its first lines)" >&2; exit 2; }
+[ $# -eq 1 ] || [ $# -eq 2 ] || usage
+until_loss=1e-4 epochs=30000 data= lrs="1e-4 2e-4 3e-4"
+case $1 in
+s1 | s2 | s3 | s4 | s5) ;;
+narrow) until_loss=0.03 epochs=600 data=datasets/cifar10-small.pt lrs="5e-4 1e-3 1.4e-3" ;;
+*) usage ;;
+esac
+args=@scripts/$1.args
+out=$(realpath -sm --relative-to "$(dirname "$0")/.." "${2:-$(dirname "$0")/../runs/$1}")
+data=${DATA:-$data}
+[ -z "$data" ] || data=$(realpath -sm --relative-to "$(dirname "$0")/.." "$data")
+source "$(dirname "$0")/setup.sh"
+
+train_until_convergence() {
+    for lr in "$@"; do
+        for seed in ${SEEDS:-1 2 3}; do
+            echo "--lr $lr --seed $seed --out $out/converge/lr$lr-seed$seed"
+        done
+    done | xargs -P "$JOBS" -L 1 python train.py $args ${data:+--data $data} --steps "${EPOCHS:-$epochs}" \
+        --until-loss "${UNTIL_LOSS:-$until_loss}" 2>&1 | cat
+}
+
+train_until_convergence ${LRS:-$lrs}
+while read -r last next <<< "$(python analyze.py boundary "$out")" &&
+    lr=$(python -c "if $next / $last > ${RATIO:-1.03}: print(f'{($last * $next) ** 0.5:.3g}')") && [ -n "$lr" ]; do
+    train_until_convergence "$lr"
+done
