@@ -7,13 +7,13 @@ rate changes between the stages. The runs may be fine-tuned ones themselves (two
 from pathlib import Path
 
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
+from data.device import device_of
 from train import (
     STEPS_HELP,
     add_continuing_arguments,
     add_keep_loss_argument,
     complete_run,
     describe_child,
-    device_of,
     finished_runs,
     train,
 )

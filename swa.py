@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from data.commandline import BadInput, Parser, natural, positive_int, run
-from train import add_continuing_arguments, complete_run, describe_child, device_of, finished_runs, train
+from data.device import device_of
+from train import add_continuing_arguments, complete_run, describe_child, finished_runs, train
 
 
 class WindowAverages:

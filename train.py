@@ -3,7 +3,6 @@
 This file owns the training loop, and the training of every network; finetune.py and swa.py import them.
 """
 
-import ctypes
 import functools
 import math
 import os
@@ -16,8 +15,9 @@ from torch.nn import functional as F
 import models
 from data import augment, images, ticks
 from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
+from data.device import BF16, FP32, TF32, add_device_argument, autocast, device_of, use_precision
 from data.runs import RUNNING, SERIES, OpenRun, Run, loss_name
-from data.seeds import generator
+from data.seeds import generator, init_seed
 from models import batchnorm, evaluation, mlp, sphere
 from models.cudagraph import captured
 
@@ -25,7 +25,6 @@ STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
 REESTIMATION_BATCH = 128
 SMALLEST_IMAGE = 8  # pixels of a side
 EVALUATION_BATCH = {"cpu": 500, "cuda": 2500}  # images: enough to be efficient, on a CPU few enough for its cache
-FP32, TF32, BF16 = "fp32", "tf32", "bf16"
 
 
 class ImageTraining:
@@ -41,12 +40,11 @@ class ImageTraining:
         [member] = members
         self.lr, self.seed = member["lrs"][-1], member["seed"]
         self.settings, self.data, self.device = settings, image_set, device
-        self.precision, self.augment = settings["precision"], settings["augment"]
-        torch.backends.cudnn.allow_tf32 = self.precision == TF32
-        init_seed = generator("init", self.seed).initial_seed()
-        network = models.build(settings["model"], settings["width"], len(image_set.classes), init_seed)
-        self.network = network.to(device, memory_format=torch.channels_last)
-        self.weights, self.gradient = sphere.flatten(models.trained_parameters(self.network))
+        use_precision(settings["precision"], device)
+        self.network = models.build(
+            settings["model"], settings["width"], len(image_set.classes), init_seed(self.seed)
+        )
+        self.weights, self.gradient = models.place(self.network, device)
         sphere.project_(self.weights, settings["rho"])
         # Train loss and correct predictions since the last logged step, summed where the host need not wait for them.
         self.totals = torch.zeros(2, device=device)
@@ -70,7 +68,7 @@ class ImageTraining:
         """What an epoch visits, int64 [images, 1 or 4]: indices of images, and what augmentation does with them."""
         size = len(self.data.train_labels)
         order = images.epoch_order(self.seed, epoch, size)[:, None]
-        if self.augment == augment.NONE:
+        if self.settings["augment"] == augment.NONE:
             return order
         return torch.cat([order, augment.crops_and_flips(self.seed, epoch, size)], dim=1)
 
@@ -78,7 +76,7 @@ class ImageTraining:
         """One step of projected SGD on a batch of visits. Nothing in it makes the host wait for the device."""
         chosen = visits[:, 0]
         pixels, labels = self.data.train_images[chosen], self.data.train_labels[chosen]
-        if self.augment == augment.CROP_FLIP:
+        if self.settings["augment"] == augment.CROP_FLIP:
             pixels = augment.crop_and_flip(pixels, visits[:, 1:])
         self.gradient.zero_()
         with self._autocast():
@@ -96,8 +94,7 @@ class ImageTraining:
         self.replays[len(visits)](visits)
 
     def _autocast(self):
-        """The context in which forward passes have the run's precision; weights, gradients and losses stay float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == BF16)
+        return autocast(self.settings["precision"], self.device)
 
     def evaluate(self):
         """Test loss and accuracy with the running batch-norm statistics."""
@@ -116,13 +113,15 @@ class ImageTraining:
 
     def tensors(self):
         """Weights [1, parameters], and the rest of the network's state (running statistics, frozen classifier)."""
-        return {"weights": self.weights.clone(), "buffers": {k: v.clone() for k, v in self._buffers().items()}}
+        return {
+            "weights": self.weights.clone(),
+            "buffers": {name: tensor.clone() for name, tensor in models.untrained_state(self.network).items()},
+        }
 
     def load(self, tensors):
         """Put what tensors() gave in place."""
         self.weights.copy_(tensors["weights"])
-        for name, buffer in self._buffers().items():
-            buffer.copy_(tensors["buffers"][name])
+        models.load_untrained_state(self.network, tensors["buffers"])
 
     def load_average(self, weights):
         """Put averaged weights in place, which trained statistics do not fit: re-estimate those (paper, appendix A)."""
@@ -130,10 +129,6 @@ class ImageTraining:
         train = images.batches(self.data.train_images, self.data.train_labels, REESTIMATION_BATCH)
         with self._autocast():
             batchnorm.reestimate(self.network, train)
-
-    def _buffers(self):
-        trained = {name for name, parameter in self.network.named_parameters() if parameter.requires_grad}
-        return {name: tensor for name, tensor in self.network.state_dict().items() if name not in trained}
 
 
 MEMBERS_PER_PART = 230  # of a folder on ticks: more leave a processor's cache, fewer leave it waiting for Python
@@ -313,7 +308,9 @@ def keep_crossed_losses(levels, earlier, checkpoint, metrics, run):
     [last], [now] = losses_at(metrics, -2), losses_at(metrics, -1)
     for level in levels:
         crosses = last >= level > now
-        if crosses and not any(losses_at(metrics, position)[0] < level for position in range(len(metrics["step"]) - 1)):
+        if crosses and not any(
+            losses_at(metrics, position)[0] < level for position in range(len(metrics["step"]) - 1)
+        ):
             closer = earlier if last * now < level**2 else checkpoint
             run.keep(loss_name(level), closer)
 
@@ -334,20 +331,8 @@ def make_task(config, device):
     settings, members = config["settings"], config["members"]
     if settings["data"] == ticks.NAME:
         return TickTraining(settings, members, device)
-    if not os.path.exists(config["data_file"]):
-        raise BadInput(f"{config['data_file']}: the run's image set is not there; say where it is by --data-file")
-    image_set = load_images(config["data_file"], device)
-    if image_set.digest != settings["digest"]:
-        raise BadInput(
-            f"{config['data_file']}: holds other data than the run's {settings['data']}; give --data-file"
-        )
-    refuse_tf32_on_a_cpu(settings["precision"], device)
+    image_set = images.load_image_set_of(config, device)
     return ImageTraining(settings, members, device, image_set)
-
-
-def refuse_tf32_on_a_cpu(precision, device):
-    if precision == TF32 and device.type == "cpu":
-        raise BadInput("--precision tf32: only GPUs have it; train in fp32 or bf16, or use --device cuda")
 
 
 @functools.cache
@@ -360,11 +345,6 @@ def can_compile(device):
         print(f"--compile: cannot compile here ({cause}); going on without, which is slower", file=sys.stderr)
         return False
     return True
-
-
-@functools.cache
-def load_images(path, device):
-    return images.load_image_set(path, device)
 
 
 def finished_runs(paths):
@@ -406,38 +386,6 @@ def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, 
     }
 
 
-def device_of(name):
-    """The torch device of --device; `auto` takes the GPU where there is one. Raises BadInput."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BadInput(f"--device {name}: is no device; use cpu, cuda, cuda:N or auto") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
-    if device.type == "cuda":
-        device = torch.device("cuda", device.index or 0)
-        torch.cuda.set_device(device)  # streams and graphs are made on the current device
-    else:
-        keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False  # PyTorch's default would round convolutions to 10 bits of mantissa
-    return device
-
-
-def keep_freed_memory():
-    """Have glibc keep what a training step frees for the next one; it has no effect with another C library.
-
-    Otherwise activations of megabytes go back to the system and come again page by page in every step, which takes
-    longer than all of a narrow network's arithmetic.
-    """
-    trim_threshold, mmap_max = -1, -4  # the names that malloc.h gives to these options
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(mmap_max, 0)  # all memory comes from the heap,
-        mallopt(trim_threshold, -1)  # which never shrinks
-
-
 def add_continuing_arguments(parser):
     """Arguments of the stages that continue finished runs."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of complete runs")
@@ -459,7 +407,7 @@ def add_keep_loss_argument(parser):
 
 def add_execution_arguments(parser):
     """Arguments of every stage that do not change its results."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one")
+    add_device_argument(parser)
     parser.add_argument(
         "--checkpoint-seconds",
         type=natural,
@@ -567,8 +515,8 @@ def describe_images(args, device):
             f"{' '.join(f'{lr:g}' for lr in args.lr)}; do for seed in {' '.join(map(str, args.seed))}; do "
             f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
         )
-    refuse_tf32_on_a_cpu(args.precision, device)
-    image_set = load_images(args.data, device)
+    use_precision(args.precision or FP32, device)
+    image_set = images.load_once(args.data, device)
     if image_set.train_images.shape[-1] < SMALLEST_IMAGE:
         raise BadInput(
             f"{args.data}: its images are smaller than {SMALLEST_IMAGE} pixels; the networks halve them thrice"

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train  # noqa: E402
+from data import device  # noqa: E402
 from data.commandline import Parser  # noqa: E402
 from models import sphere  # noqa: E402
 
@@ -24,7 +25,7 @@ def without_channels_last():
 
 
 def without_kept_memory():
-    train.keep_freed_memory = lambda: None
+    device.keep_freed_memory = lambda: None
 
 
 def without_in_place_relu():

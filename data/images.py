@@ -48,6 +48,23 @@ def save_image_set(image_set, path):
     write_tensors(path, vars(image_set))
 
 
+def load_image_set_of(config, device):
+    """The image set of a run, from the config's `data_file`. Raises BadInput where that is not the run's data."""
+    path, settings = config["data_file"], config["settings"]
+    if not Path(path).exists():
+        raise BadInput(f"{path}: the run's image set is not there; say where it is by --data-file")
+    image_set = load_once(path, device)
+    if image_set.digest != settings["digest"]:
+        raise BadInput(f"{path}: holds other data than the run's {settings['data']}; give --data-file")
+    return image_set
+
+
+@functools.cache
+def load_once(path, device):
+    """load_image_set(), once for all runs that a process works on."""
+    return load_image_set(path, device)
+
+
 def load_image_set(path, device="cpu"):
     """Read a prepared image set and put its tensors on the device; returns an ImageSet.
 

@@ -14,3 +14,8 @@ def generator(*key):
     text = " ".join(str(word) for word in key)
     hashed = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(hashed, "big") >> 1)
+
+
+def init_seed(seed):
+    """The seed, an integer, of the initial point of an image network that a run's seed stands for."""
+    return generator("init", seed).initial_seed()

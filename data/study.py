@@ -239,7 +239,9 @@ def convergence_bracket(study):
     """
     b12 = measure_regimes(study)["b12"]
     if b12 is None:
-        raise BadInput(f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some")
+        raise BadInput(
+            f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some"
+        )
     shares = means(study.by_plr("converge", reaches_its_loss))
     last = max([b12["last"], *(lr for lr, share in shares.items() if share >= 0.5)])
     return last, min([b12["next"], *shares], key=lambda lr: lr if lr > last else np.inf)

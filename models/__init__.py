@@ -2,6 +2,7 @@
 
 import torch
 
+from models import sphere
 from models.convnet import ConvNet
 from models.resnet import PreActResNet18
 
@@ -27,3 +28,21 @@ def build(name, width, classes, init_seed):
 def trained_parameters(network):
     """The parameters that training moves, in a fixed order: all convolution kernels."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def place(network, device):
+    """Move a network to a device and its trained parameters into one flat vector; (weights, gradient) of sphere.flatten()."""
+    network.to(device, memory_format=torch.channels_last)
+    return sphere.flatten(trained_parameters(network))
+
+
+def untrained_state(network):
+    """{name: tensor} of all but the trained parameters: batch-norm statistics and frozen layers."""
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in trained}
+
+
+def load_untrained_state(network, tensors):
+    """Put such tensors in place."""
+    for name, tensor in untrained_state(network).items():
+        tensor.copy_(tensors[name])

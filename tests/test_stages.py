@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import models
 import train
 from data import ticks
-from data.images import epoch_order, load_image_set, normalise, save_image_set
+from data.images import epoch_order, load_image_set, load_once, normalise, save_image_set
 from data.runs import Run
 from swa import WindowAverages
 
@@ -690,7 +690,7 @@ class TestRunsToContinue:
         shutil.copy(image_file, tmp_path / "here.pt")
         made = [*arguments["images"], "--data", tmp_path / "here.pt", "--steps", 1]
         assert call("train", *made, "--out", tmp_path / "run") == 0
-        train.load_images.cache_clear()  # as in a new process
+        load_once.cache_clear()  # as in a new process
         os.rename(tmp_path / "here.pt", tmp_path / "there.pt")
         command = [stage, tmp_path / "run", *own, "--out", tmp_path / "out"]
         capsys.readouterr()

@@ -1,0 +1,57 @@
+"""Where a script computes, and at which precision."""
+
+import ctypes
+
+import torch
+
+from data.commandline import BadInput
+
+FP32, TF32, BF16 = "fp32", "tf32", "bf16"
+
+
+def add_device_argument(parser):
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one")
+
+
+def device_of(name):
+    """The torch device of --device; `auto` takes the GPU where there is one. Raises BadInput."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadInput(f"--device {name}: is no device; use cpu, cuda, cuda:N or auto") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)  # streams and graphs are made on the current device
+    else:
+        keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False  # PyTorch's default would round convolutions to 10 bits of mantissa
+    return device
+
+
+def keep_freed_memory():
+    """Have glibc keep what a training step frees for the next one; it has no effect with another C library.
+
+    Otherwise activations of megabytes go back to the system and come again page by page in every step, which takes
+    longer than all of a narrow network's arithmetic.
+    """
+    trim_threshold, mmap_max = -1, -4  # the names that malloc.h gives to these options
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(mmap_max, 0)  # all memory comes from the heap,
+        mallopt(trim_threshold, -1)  # which never shrinks
+
+
+def use_precision(precision, device):
+    """Have the device's convolutions round as the precision says. Raises BadInput where the device cannot."""
+    if precision == TF32 and device.type == "cpu":
+        raise BadInput("--precision tf32: only GPUs have it; train in fp32 or bf16, or use --device cuda")
+    torch.backends.cudnn.allow_tf32 = precision == TF32
+
+
+def autocast(precision, device):
+    """The context in which forward passes have the precision; weights, gradients and losses stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == BF16)
