@@ -1,45 +1,126 @@
 """Measure the solutions that the other scripts left on disk, and draw the figures of the paper.
 
-    analyze.py features FOLDER                single-feature accuracies of runs on ticks, written beside the runs
-    analyze.py geometry FOLDER                angles and error barriers between solutions on ticks, beside the runs
+    analyze.py features FOLDER                single-feature accuracies of runs on ticks
+    analyze.py geometry FOLDER                angles and error barriers between solutions
+    analyze.py bands FOLDER                   accuracies of image runs on frequency bands
+    analyze.py norms FOLDER                   norms of the filters of image runs
+    analyze.py sharpness FOLDER --level LOSS  gradient norms and curvature of image runs where their train loss crossed LOSS
     analyze.py claims FOLDER                  the claims of the paper, held against the runs of one experiment
-    analyze.py figures FOLDER --out DIR       the figures that the runs of one experiment permit
+    analyze.py boundary FOLDER                the largest learning rate that converges, and the next one
+    analyze.py figures FOLDER... --out DIR    the figures that the runs of one experiment permit, or of several, compared
     analyze.py draw DIR/figureNN.json ...     figures again, from the numbers written beside them
 
-Measuring, gathering numbers and drawing are separate: drawing reads nothing but a figure's own JSON.
+Measuring, gathering numbers and drawing are separate: measurements are written beside the runs, once, and drawing reads
+nothing but a figure's own JSON.
 """
 
+import argparse
 import functools
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib import pyplot as plt
+from torch.nn import functional as F
 
-from data import ticks
+import models
+from data import bands, images, ticks
 from data.claims import judge, verdict_line
-from data.commandline import BadInput, Parser, Progress, lr_name, run
+from data.commandline import BadInput, Parser, Progress, lr_name, positive_float, positive_int
+from data.commandline import run as run_script
+from data.device import EVALUATION_BATCH, add_device_argument, autocast, device_of, use_precision
+from data.drawing import (
+    STYLE,
+    draw_accuracy_panels,
+    draw_band_images,
+    draw_band_panels,
+    draw_boundary,
+    draw_feature_panels,
+    draw_geometry_panels,
+    draw_norm_histograms,
+    draw_regime_curve,
+    draw_rows,
+    draw_sharpness,
+    draw_ticks,
+    draw_two_stage_bars,
+)
 from data.files import read_json, write_json
-from data.runs import find_runs, geometry_name
+from data.runs import bands_name, find_runs, geometry_name, loss_name, sharpness_name
+from data.seeds import generator, init_seed
 from data.study import (
     GEOMETRY_PAIRS,
     GEOMETRY_WINDOW,
     Study,
+    at_convergence,
     convergence_bracket,
+    convergence_level,
+    decades,
     features_of,
     final,
     geometry_of,
     late_values,
     measure_regimes,
+    measurement,
     of_average,
+    of_measurement,
+    sharpness_points,
 )
-from models import mlp
-from models.geometry import angular_distance, error_barriers, interpolation_errors
-
-matplotlib.use("Agg")  # writes files, never needs a display
-from matplotlib import pyplot as plt  # noqa: E402
+from models import batchnorm, curvature, evaluation, mlp
+from models.batchnorm import REESTIMATION_BATCH
+from models.geometry import CONVENTIONS, angular_distance, error_barriers, measurements_of_line
 
 # --------------------------------------------------------------------------------------------------- measuring runs
+
+
+class ImageProbe:
+    """The network and the images of one experiment, to measure its solutions with, one after the other.
+
+    run: any of the experiment's. data_file: its image set, where it is no longer where the run had it.
+    Raises BadInput where the images are missing or others.
+    """
+
+    def __init__(self, run, device, data_file=None):
+        settings = run.settings
+        use_precision(settings["precision"], device)
+        self.settings, self.device = settings, device
+        self.images = images.load_image_set_of(
+            run.config | {"data_file": data_file or run.config["data_file"]}, device
+        )
+        self.network = models.build(settings["model"], settings["width"], settings["classes"], 0)
+        self.weights, self.gradient = models.place(self.network, device)
+
+    def load(self, solution):
+        """Put a solution, as Run.weights() gives it, in place."""
+        self.weights.copy_(solution["weights"])
+        models.load_untrained_state(self.network, solution["buffers"])
+
+    def autocast(self):
+        return autocast(self.settings["precision"], self.device)
+
+    def train_batches(self, most=None):
+        """Normalised training images with labels, all or the first ones."""
+        return images.batches(self.images.train_images[:most], self.images.train_labels[:most], REESTIMATION_BATCH)
+
+    def test_batches(self):
+        size = EVALUATION_BATCH[self.device.type]
+        return images.batches(self.images.test_images, self.images.test_labels, size)
+
+    def accuracy(self, batches):
+        """Accuracy, a fraction, with the statistics that the network has."""
+        self.network.eval()
+        with self.autocast():
+            return evaluation.evaluate(self.network, batches)[1]
+
+    def errors(self, weights):
+        """Train and test error at weights [1, parameters], in percent, [2, 1].
+
+        One pass over the training images gives both the train error, with batch statistics, and the statistics that
+        the test error is measured with (paper, appendix).
+        """
+        self.weights.copy_(weights)
+        with self.autocast(), batchnorm.reestimating(self.network):
+            _, train_accuracy = evaluation.evaluate(self.network, self.train_batches())
+        return 100 * (1 - torch.tensor([[train_accuracy], [self.accuracy(self.test_batches())]]))
 
 
 def measure_features(run, inputs, labels):
@@ -60,48 +141,204 @@ def measure_features(run, inputs, labels):
     run.write_measurement("features", {"solution": names, "single_feature_accuracy": torch.stack(accuracies)})
 
 
-TICK_ALPHAS = [step / 10 for step in range(11)]
+def tick_errors(run):
+    """A function of the weights [members, 2048] of a run: train and test errors in percent, [2, members]."""
+    sets = ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(run.members)])
+    frozen = run.weights()["buffers"]["frozen"]
+
+    def errors(weights):
+        train, test = sets[:2], sets[2:]
+        return torch.stack([100 * (1 - mlp.evaluate(weights, frozen, *split)[1]) for split in (train, test)])
+
+    return errors
 
 
-def measure_geometry(study, run, low, high):
-    """Angles and error barriers between the solutions that continue one pre-training on ticks: geometry-*.json.
+def measure_geometry(study, run, low, high, errors):
+    """Angles and error barriers between the solutions that continue one pre-training: geometry-*.json.
 
     They are L and H, fine-tuned at the FLRs `low` and `high`; S, the SWA average of 5 weights; and P, the end of the
     pre-training itself. Angles are in radians and barriers in percent, {pair: [member]}, NaN of members that diverged;
-    errors are those of the whole training and test set at 11 points of a straight line, which is not put back on the
-    sphere (paper, section 4 and figure 16). Raises BadInput where one of the solutions is missing.
+    how barriers are measured is the network's Convention (paper, section 4, figures 3 and 16). Raises BadInput where
+    one of the solutions is missing.
+
+    errors: function of weights [members, parameters] that gives train and test errors, [2, members].
     """
-    solutions = {
+    weights = {name: solution["weights"] for name, solution in solutions_around(study, run, low, high).items()}
+    convention = CONVENTIONS[study.settings["model"]]
+
+    def finite_errors(weights):
+        return errors(weights).where(weights.isfinite().all(dim=1), torch.nan)
+
+    barriers = error_barriers(weights, GEOMETRY_PAIRS, convention, study.settings["rho"], finite_errors)
+    measured = {
+        "low_flr": low,
+        "high_flr": high,
+        "window": GEOMETRY_WINDOW,
+        "points": convention.points,
+        "angle": {pair: angular_distance(*(weights[name] for name in pair)) for pair in (*GEOMETRY_PAIRS, "LP")},
+        "train_barrier": {pair: of_splits[0] for pair, of_splits in barriers.items()},
+        "test_barrier": {pair: of_splits[1] for pair, of_splits in barriers.items()},
+    }
+    run.write_measurement(geometry_name(low, high), measured)
+
+
+def solutions_around(study, run, low, high):
+    """The solutions P, L, H and S of measure_geometry(). Raises BadInput where one is missing."""
+    return {
         "P": run.weights(),
         "L": study.continuation(run, "finetune", low).weights(),
         "H": study.continuation(run, "finetune", high).weights(),
         "S": study.continuation(run, "swa").weights(f"swa-{GEOMETRY_WINDOW}"),
     }
-    weights = {name: solution["weights"] for name, solution in solutions.items()}
-    sets = ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(run.members)])
-    frozen = solutions["P"]["buffers"]["frozen"]
 
-    def errors(weights):
-        """Errors in percent, [train and test, members]."""
-        train, test = sets[:2], sets[2:]
-        of_splits = torch.stack([100 * (1 - mlp.evaluate(weights, frozen, *split)[1]) for split in (train, test)])
-        return of_splits.where(weights.isfinite().all(dim=1), torch.nan)
 
-    angles = {pair: angular_distance(*(weights[name] for name in pair)) for pair in (*GEOMETRY_PAIRS, "LP")}
-    barriers = {}
-    for pair in GEOMETRY_PAIRS:
-        path = interpolation_errors(*(weights[name] for name in pair), TICK_ALPHAS, errors)
-        barriers[pair] = error_barriers(path, TICK_ALPHAS)
+class BandSets:
+    """The images of an experiment by frequency band, each as float32 [N, C, S, S], normalised in one of the ways."""
+
+    def __init__(self, image_set, normalisation):
+        self.image_set, self.normalisation = image_set, normalisation
+        self.limits = bands.bands(image_set.train_images.shape[-1])
+        self.moments = {
+            name: bands.channel_moments(image_set.train_images, limits)
+            if normalisation == bands.STANDARDISE
+            else None
+            for name, limits in self.limits.items()
+        }
+
+    def batches(self, name, split, size):
+        """Batches (images, labels) of the band `name`, or of `full`, the images themselves; split: `train` or `test`."""
+        pixels, labels = (getattr(self.image_set, f"{split}_{what}") for what in ("images", "labels"))
+        if name == bands.FULL:
+            yield from images.batches(pixels, labels, size)
+            return
+        limits, moments = self.limits[name], self.moments[name]
+        for some_pixels, some_labels in zip(pixels.split(size), labels.split(size)):
+            filtered = bands.band_images(some_pixels, limits)
+            yield bands.normalise_band(filtered, limits, self.normalisation, moments), some_labels
+
+
+def measure_bands(probe, run, sets):
+    """Test accuracies on frequency bands (paper, section 6) of a run on images: bands-<normalisation>.json.
+
+    The solution is the end of the run, or, of an SWA run, its average of 5 weights. Accuracies are fractions, {band:
+    [member]}; `full` is that on the images themselves.
+    """
+    name = solution_name(run)
+    probe.load(run.weights(name))
+    size = EVALUATION_BATCH[probe.device.type]
+    accuracy = {}
+    for band in (bands.FULL, *sets.limits):
+        if sets.normalisation == bands.REESTIMATE:
+            with probe.autocast():
+                batchnorm.reestimate(probe.network, sets.batches(band, "train", REESTIMATION_BATCH))
+        accuracy[band] = [probe.accuracy(sets.batches(band, "test", size))]
+    measured = {"solution": name, "normalisation": sets.normalisation, "limits": sets.limits, "accuracy": accuracy}
+    run.write_measurement(bands_name(sets.normalisation), measured)
+
+
+def measure_band_images(run, image_set):
+    """The first test image and its frequency bands (paper, figures 6 and 9): band-images.json.
+
+    Pixels, [size][size][colour channel], are whole numbers from 0 to 255; bands without the zero frequency are stretched
+    to all of that range in every channel. A spectrum, [size][size], is the logarithm of the magnitudes of the Fourier
+    coefficients summed over channels, null outside the band, the zero frequency in the middle.
+    """
+    image = image_set.test_images[:1].cpu()
+    size = image.shape[-1]
+    spectrum = torch.fft.fftshift(torch.fft.fft2(image.double() / 255).abs().sum(dim=(0, 1))).log()
+    distance = torch.fft.fftshift(bands.distances(size))
+    panels = [{"name": "image", "limits": None, "pixels": channels_last(image), "spectrum": rounded(spectrum)}]
+    for name, limits in bands.bands(size).items():
+        filtered = bands.band_images(image, limits)
+        if limits[0] > 0:
+            least, most = filtered.amin((2, 3), keepdim=True), filtered.amax((2, 3), keepdim=True)
+            filtered = (filtered - least) / (most - least)
+        inside = (distance >= limits[0]) & (distance <= limits[1])
+        pixels = (255 * filtered).round().clamp(0, 255).to(torch.uint8)
+        masked = rounded(spectrum.where(inside, torch.nan))
+        panels.append({"name": name, "limits": limits, "pixels": channels_last(pixels), "spectrum": masked})
+    label = image_set.classes[image_set.test_labels[0]]
+    run.write_measurement("band-images", {"class": label, "panels": panels})
+
+
+def channels_last(image):
+    return image[0].permute(1, 2, 0)
+
+
+def rounded(spectrum):
+    return torch.round(spectrum, decimals=3)
+
+
+def solution_name(run):
+    """The weights of a run that band accuracies and filter norms are those of. Raises BadInput where there are none."""
+    if run.config["stage"] != "swa":
+        return "checkpoint"
+    if GEOMETRY_WINDOW not in run.settings["windows"]:
+        raise BadInput(f"{run.path}: has no average of {GEOMETRY_WINDOW} weights")
+    return f"swa-{GEOMETRY_WINDOW}"
+
+
+def measure_norms(probe, run):
+    """Norms of all filters of a run on images, relative to that of all weights (paper, figure 13): norms.json.
+
+    {solution: [member][filter]}; solutions are the initial point (of pre-trainings) and the end of the run, or, of an SWA
+    run, its average of 5 weights. A filter is what gives one channel of a convolution's output.
+    """
+    settings, [member], name = run.settings, run.members, solution_name(run)
+    solutions = {}
+    if run.config["stage"] == "pretrain":
+        network = models.build(
+            settings["model"], settings["width"], settings["classes"], init_seed(member["seed"])
+        )
+        solutions["initial"] = [relative_filter_norms(network)]
+    probe.load(run.weights(name))
+    solutions[name] = [relative_filter_norms(probe.network)]
+    run.write_measurement("norms", solutions)
+
+
+@torch.no_grad()
+def relative_filter_norms(network):
+    norms = torch.cat([kernel.flatten(1).norm(dim=1) for kernel in models.trained_parameters(network)])
+    return norms / norms.norm()
+
+
+def measure_sharpness(probe, run, level, most, probes):
+    """How sharp the solution is that was kept where the train loss crossed a level: sharpness-loss-<level>.json.
+
+    Numbers are those on the unit sphere, [member]: `gradient_norm`, the mean over training batches (paper, figure 26);
+    `largest_eigenvalue` of the Hessian with its `residual`, and its `trace` with the `trace_error`, a standard error,
+    over the first training images, `most` at most. Losses are those of batches with their own statistics.
+    """
+    solution = run.weights(loss_name(level))
+    probe.load(solution)
+    test_accuracy = probe.accuracy(probe.test_batches())
+    network, parameters = probe.network.train(), models.trained_parameters(probe.network)
+    with probe.autocast():
+        norm, loss, train_accuracy = curvature.effective_gradient_norm(
+            network, probe.weights, probe.gradient, probe.train_batches()
+        )
+    count = min(most, len(probe.images.train_labels))
+
+    def losses():
+        for inputs, labels in probe.train_batches(count):
+            yield F.cross_entropy(network(inputs), labels, reduction="sum") / count
+
+    hessian = curvature.SphereHessian(parameters, probe.weights, losses)
+    eigenvalue, residual = hessian.largest_eigenvalue(generator("largest-eigenvalue"))
+    trace, trace_error = hessian.trace(generator("trace"), probes)
     measured = {
-        "low_flr": low,
-        "high_flr": high,
-        "window": GEOMETRY_WINDOW,
-        "alphas": TICK_ALPHAS,
-        "angle": angles,
-        "train_barrier": {pair: of_splits[0] for pair, of_splits in barriers.items()},
-        "test_barrier": {pair: of_splits[1] for pair, of_splits in barriers.items()},
+        "step": solution["step"],
+        "train_loss": loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+        "gradient_norm": norm,
+        "largest_eigenvalue": eigenvalue,
+        "residual": residual,
+        "trace": trace,
+        "trace_error": trace_error,
     }
-    run.write_measurement(geometry_name(low, high), measured)
+    of_member = {name: [value] for name, value in measured.items()}
+    run.write_measurement(sharpness_name(level), {"level": level, "images": count, "probes": probes} | of_member)
 
 
 # ---------------------------------------------------------------------------------- the numbers behind each figure
@@ -176,7 +413,7 @@ def tick_numbers(study):
 
 
 def geometry_numbers(study):
-    """Figure 16: angles, mean and std over runs, and barriers, median and quartiles over runs, of three pairs."""
+    """Figures 3 and 16: angles, mean and std over runs, and barriers, median and quartiles over runs, of three pairs."""
     low, high = study.extreme_flrs()
     measured = {
         quantity: {
@@ -191,12 +428,155 @@ def geometry_numbers(study):
         "low_flr": low,
         "high_flr": high,
         "window": GEOMETRY_WINDOW,
+        "floor": CONVENTIONS[study.settings["model"]].floor,
         "angle": {pair: spread(values, scale=1) for pair, values in measured["angle"].items()},
         **{
             name: {pair: quartiles(values) for pair, values in measured[name].items()}
             for name in ("train_barrier", "test_barrier")
         },
     }
+
+
+def band_numbers(study, normalisations=bands.NORMALISATIONS, high_flr=False):
+    """Figure 7: test accuracy on frequency bands after pre-training, SWA and fine-tuning, in a row per normalisation.
+
+    Fine-tuning is that at the lowest FLR, and with high_flr at the highest as well (figure 18).
+    """
+    columns = [("pretrain", None)]
+    columns += [("swa", None)] if GEOMETRY_WINDOW in study.windows() else []
+    flrs = study.flrs()
+    columns += [("finetune", flr) for flr in sorted({*flrs[:1], *(flrs[-1:] if high_flr else [])})]
+    rows = [
+        {
+            "normalisation": normalisation,
+            "panels": [band_panel(study, normalisation, *column) for column in columns],
+        }
+        for normalisation in normalisations
+        if any(measurement(run, bands_name(normalisation)) for run in study.runs)
+    ]
+    if not rows:
+        raise BadInput(
+            f"{study.folder}: accuracies on bands are not measured; run analyze.py bands {study.folder}"
+        )
+    return {"regimes": measure_regimes(study), "rows": rows}
+
+
+def band_panel(study, normalisation, stage, flr):
+    """Accuracies on every band after one stage; spread over runs."""
+    name = bands_name(normalisation)
+    names = dict.fromkeys(
+        band for run in study.runs for band in (measurement(run, name) or {"accuracy": ()})["accuracy"]
+    )
+    later_lrs = [] if flr is None else [flr]
+    curves = [
+        {"band": band} | spread(study.by_plr(stage, of_measurement(name, "accuracy", band), *later_lrs))
+        for band in names
+    ]
+    return {"stage": stage, "flr": flr, "window": GEOMETRY_WINDOW if stage == "swa" else None, "bands": curves}
+
+
+def all_band_numbers(study):
+    """A row of figure 18: the same, by the published rule, with fine-tuning at the lowest and the highest FLR."""
+    return band_numbers(study, [bands.KEEP], high_flr=True)
+
+
+def band_image_numbers(study):
+    """Figures 6 and 9: an image and its frequency bands."""
+    for run in study.of_stage("pretrain"):
+        if measurement(run, "band-images"):
+            return measurement(run, "band-images")
+    raise BadInput(f"{study.folder}: no band images are there; run analyze.py bands {study.folder}")
+
+
+def boundary_numbers(study):
+    """Figure 11: epochs until the train loss is below a level, and the test accuracy there, of every run.
+
+    `epoch` is null of runs that did not get there in `epochs`.
+    """
+    runs = study.of_stage("converge")
+    if not runs:
+        raise BadInput(
+            f"{study.folder}: holds no runs that train until they converge; scripts/boundary.sh makes some"
+        )
+    points = []
+    for run in runs:
+        [member], accuracy = run.members, at_convergence("test_accuracy")(run, 0)
+        point = {"lr": member["lrs"][0], "seed": member["seed"], "epochs": run.last_step}
+        point["epoch"] = at_convergence("step")(run, 0)
+        points.append(point | {"test_accuracy": None if accuracy is None else 100 * accuracy})
+    points.sort(key=lambda point: (point["lr"], point["seed"]))
+    of_stages = {name: found for name, found in accuracy_numbers(study).items() if name != "swa"}
+    return {"level": convergence_level(runs[0]), "points": points} | of_stages
+
+
+def two_stage_numbers(study):
+    """Figure 12: test accuracy by the learning rates of the stages, and of training at the FLR alone; spread over runs."""
+    accuracy, groups = final("test_accuracy"), {}
+    for plr_2b, plr_2a, flr in study.two_stage_lrs():
+        scratch, steps = study.from_scratch(accuracy, flr)
+        group = groups.setdefault(flr, {"flr": flr, "bars": [], "scratch": one_spread(scratch) | {"steps": steps}})
+        for lrs in ((plr_2b, flr), (plr_2b, plr_2a, flr), (plr_2a, flr)):
+            if lrs not in [tuple(bar["lrs"]) for bar in group["bars"]]:
+                group["bars"].append({"lrs": lrs} | one_spread(study.at(accuracy, lrs)))
+    if not groups:
+        raise BadInput(
+            f"{study.folder}: holds no pre-training in two stages; finetune.py of finetune.py's runs makes it"
+        )
+    return {"groups": list(groups.values())}
+
+
+def one_spread(values, scale=100):
+    """Mean, standard deviation and number of values; null where there are none."""
+    found = spread({0: values}, scale) if values else {"mean": [None], "std": [None], "n": [0]}
+    return {name: found[name][0] for name in ("mean", "std", "n")}
+
+
+NORM_EDGES = np.linspace(-6, 0, 51)
+
+
+def norm_numbers(study):
+    """Figure 13: numbers of filters by the logarithm of their relative norm, before and after fine-tuning from regime 3.
+
+    Panels compare the initial point with the end of pre-training at the largest PLR, and training from scratch at the
+    lowest and the highest FLR with fine-tuning from there. The first and the last bin hold what lies beyond them.
+    """
+    plr, flrs = max(study.by_plr("pretrain", final("test_accuracy"))), study.extreme_flrs()
+
+    def histogram(label, solution, *lrs):
+        norms = study.at(of_measurement("norms", solution), lrs)
+        if not norms:
+            raise BadInput(
+                f"{study.folder}: no filter norms of {label}; analyze.py norms {study.folder} measures them"
+            )
+        norms = np.concatenate(norms)
+        with np.errstate(divide="ignore"):
+            logs = np.log10(norms).clip(NORM_EDGES[0], NORM_EDGES[-1])
+        counts = np.histogram(logs, NORM_EDGES)[0].tolist()
+        return {"label": label, "lrs": lrs, "counts": counts, "decades": decades(norms)}
+
+    after = f"PLR {lr_name(plr)}"
+    panels = [[histogram("initial point", "initial", plr), histogram(f"after {after}", "checkpoint", plr)]]
+    for flr in flrs:
+        tuned = histogram(f"FLR {lr_name(flr)} after {after}", "checkpoint", plr, flr)
+        panels.append([histogram(f"from scratch at {lr_name(flr)}", "checkpoint", flr), tuned])
+    return {"regimes": measure_regimes(study), "edges": NORM_EDGES.tolist(), "panels": panels}
+
+
+def sharpness_numbers(study):
+    """Figure 26: sharpness and test error, in percent, of solutions at the same train loss, for every level measured."""
+    levels = sorted({level for run in study.runs for level in run.settings["keep_loss"]}, reverse=True)
+    rows = []
+    for level in levels:
+        points = sharpness_points(study, level)
+        for point in points:
+            point["test_error"] = 100 * (1 - point.pop("test_accuracy"))
+        rows += [{"level": level, "points": points}] if points else []
+    if not rows:
+        raise BadInput(
+            f"{study.folder}: sharpness is not measured on both sides of a boundary of regimes 1 and 2; run analyze.py "
+            f"sharpness {study.folder} --level ..."
+        )
+    return {"regimes": measure_regimes(study), "rows": rows}
 
 
 FIGURE_5_FLRS = (10**-4.5, 1e-4)  # the notebook of the paper names the first, its caption the second
@@ -240,194 +620,55 @@ def feature_panel(study, stage, flr=None, window=None):
     }
 
 
-# ---------------------------------------------------------------------------------------------------------- drawing
-
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "0.92",
-    "lines.linewidth": 1.4,
-    "lines.markersize": 3.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,  # text stays text
-}
-PRETRAIN_STYLE = {"color": "black", "marker": "o", "label": "after pre-training"}
-PLR_LABEL = "Pre-training learning rate (effective)"
-ACCURACY_LABEL = "Test accuracy (%)"
-
-
-def draw_regime_curve(numbers):
-    figure, axes = plt.subplots(figsize=(4.5, 3))
-    curve = numbers["pretrain"]
-    axes.errorbar(curve["plr"], curve["mean"], curve["std"], **PRETRAIN_STYLE | {"label": None}, capsize=2)
-    prepare_plr_axes(axes, numbers)
-    axes.set_ylim(0, 100)
-    axes.set_ylabel(ACCURACY_LABEL)
-    return figure
-
-
-def draw_accuracy_panels(numbers):
-    drawn_flrs = numbers.get("drawn_flrs")
-    finetune = [curve for curve in numbers["finetune"] if drawn_flrs is None or curve["flr"] in drawn_flrs]
-    panels = [("Fine-tuning", "flr", finetune), ("Weight averaging (SWA)", "window", numbers["swa"])]
-    panels = [panel for panel in panels if panel[2]] or [("Pre-training", None, [])]
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.5), sharey=True, squeeze=False)
-    for axes, (title, kind, curves) in zip(all_axes[0], panels):
-        draw_curve(axes, numbers["pretrain"], **PRETRAIN_STYLE)
-        for curve, color in zip(curves, colors(len(curves))):
-            label = f"FLR {lr_text(curve['flr'])}" if kind == "flr" else f"{curve['window']} weights"
-            draw_curve(axes, curve, color=color, marker="o", label=label)
-        prepare_plr_axes(axes, numbers)
-        axes.set_title(title, fontsize=9, pad=16)
-        legend_below(axes)
-    all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
-    return figure
-
-
-def draw_ticks(numbers):
-    figure, axes = plt.subplots(figsize=(3.2, 3.4))
-    points, labels = np.array(numbers["points"]), np.array(numbers["labels"])
-    for label, color, marker in ((0, "#0072B2", "o"), (1, "#D55E00", "^")):
-        style = {"s": 8, "color": color, "marker": marker, "linewidth": 0, "label": f"class {label}"}
-        axes.scatter(*points[labels == label].T, **style)
-    for x2 in numbers["boundary_x2"]:
-        axes.plot(numbers["boundary_x1"], x2, color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="$x_1$", ylabel="$x_2$", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
-    axes.grid(False)
-    legend_below(axes)
-    return figure
-
-
-PAIR_LABELS = {"LH": "low FLR – high FLR", "SH": "SWA – high FLR", "SL": "SWA – low FLR"}
-PAIR_COLORS = {"LH": "#0072B2", "SH": "#D55E00", "SL": "#009E73"}
-BARRIER_FLOOR = 0.01  # percent; smaller ones run off the plot
-
-
-def draw_geometry_panels(numbers):
-    figure, all_axes = plt.subplots(1, 3, figsize=(10.5, 3.2))
-    for pair, label in PAIR_LABELS.items():
-        style = {"color": PAIR_COLORS[pair], "marker": "o", "label": label}
-        draw_curve(all_axes[0], numbers["angle"][pair], **style)
-        for axes, name in zip(all_axes[1:], ("train_barrier", "test_barrier")):
-            draw_quartiles(axes, numbers[name][pair], **style)
-    for axes, label in zip(
-        all_axes, ("Angular distance (rad)", "Train error barrier (%)", "Test error barrier (%)")
-    ):
-        prepare_plr_axes(axes, numbers)
-        axes.set_ylabel(label)
-    all_axes[0].set_ylim(bottom=0)
-    for axes in all_axes[1:]:
-        axes.set_yscale("log")
-        axes.set_ylim(BARRIER_FLOOR, 100)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-def draw_quartiles(axes, curve, color, **style):
-    """A median over runs with the band between the quartiles; what is below the floor leaves a log axis downwards."""
-    median, lower, upper = (np.maximum(curve[name], BARRIER_FLOOR / 10) for name in ("median", "lower", "upper"))
-    axes.plot(curve["plr"], median, color=color, **style)
-    axes.fill_between(curve["plr"], lower, upper, color=color, alpha=0.15, linewidth=0)
-
-
-def draw_feature_panels(numbers, bands=False):
-    panels = numbers["panels"]
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.3), sharey=True, squeeze=False)
-    for axes, panel in zip(all_axes[0], panels):
-        for rank, (curve, color) in enumerate(zip(panel["top"], colors(len(panel["top"])))):
-            name = {0: "best feature of each run", len(panel["top"]) - 1: "worst feature"}.get(rank)
-            draw_curve(axes, curve, bands, color=color, linewidth=1, label=name)
-        draw_curve(axes, panel["all_features"], bands, color="black", marker="o", label="all features")
-        prepare_plr_axes(axes, numbers)
-        axes.set_title(panel_title(panel), fontsize=9, pad=16)
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
-    return figure
-
-
-def panel_title(panel):
-    if panel["stage"] == "finetune":
-        return f"After fine-tuning, FLR {lr_text(panel['flr'])}"
-    return f"After SWA, {panel['window']} weights" if panel["stage"] == "swa" else "After pre-training"
-
-
-def draw_curve(axes, curve, bands=True, *, color, **style):
-    """A mean over runs, with a band of one standard deviation, if wanted, where there are several."""
-    axes.plot(curve["plr"], curve["mean"], color=color, **style)
-    if bands and max(curve["n"]) > 1:
-        mean, std = np.array(curve["mean"]), np.array(curve["std"])
-        axes.fill_between(curve["plr"], mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
-
-
-def prepare_plr_axes(axes, numbers):
-    """A log axis of PLRs with the measured regime boundaries: dashed b12 and b23, dotted b2AB, regimes named on top."""
-    axes.set_xscale("log")
-    axes.set_xlabel(PLR_LABEL)
-    axes.margins(x=0.03)
-    left, right = axes.get_xlim()
-    places = {name: np.sqrt(place["last"] * place["next"]) for name, place in numbers["regimes"].items() if place}
-    for name, place in places.items():
-        axes.axvline(place, color="0.35", linestyle=":" if name == "b2AB" else "--", linewidth=1, zorder=0)
-    b12, b2ab, b23 = (places.get(name) for name in ("b12", "b2AB", "b23"))
-    regimes = [("1", left, b12), ("2A", b12, b2ab), ("2B", b2ab, b23 or right), ("3", b23, right)]
-    if b2ab is None:
-        regimes[1:3] = [("2", b12, b23 or right)]
-    above_axes = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "color": "0.35"}
-    for regime, begin, end in regimes:
-        if begin and end:
-            axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
-    axes.set_xlim(left, right)
-
-
-def legend_below(axes):
-    """A legend outside the axes, so that it hides no data."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-
-
-def colors(count):
-    """Ordered colours that stay apart for colour-blind readers and in grey, none too light on white."""
-    return plt.get_cmap("viridis")(np.linspace(0, 0.88, count))
-
-
-def lr_text(lr):
-    mantissa, exponent = f"{lr:.1e}".split("e")
-    power = f"10^{{{int(exponent)}}}"
-    return f"${power}$" if float(mantissa) == 1 else f"${float(mantissa):g}\\cdot{power}$"
-
-
 # ------------------------------------------------------------------------------------------------------ the figures
 
 # number: (data it is about, numbers behind it, how it is drawn)
 FIGURES = {
     1: ("images", regime_numbers, draw_regime_curve),
     2: ("images", accuracy_numbers, draw_accuracy_panels),
+    3: ("images", geometry_numbers, draw_geometry_panels),
     4: (ticks.NAME, tick_numbers, draw_ticks),
     5: (ticks.NAME, feature_numbers, draw_feature_panels),
+    6: ("images", band_image_numbers, draw_band_images),
+    7: ("images", band_numbers, draw_band_panels),
+    9: ("images", band_image_numbers, functools.partial(draw_band_images, spectra=True)),
+    11: ("images", boundary_numbers, draw_boundary),
+    12: ("images", two_stage_numbers, draw_two_stage_bars),
+    13: ("images", norm_numbers, draw_norm_histograms),
     15: (ticks.NAME, tick_accuracy_numbers, draw_accuracy_panels),
     16: (ticks.NAME, geometry_numbers, draw_geometry_panels),
     17: (ticks.NAME, all_feature_numbers, functools.partial(draw_feature_panels, bands=True)),
+    26: ("images", sharpness_numbers, draw_sharpness),
+}
+# The same of several experiments, in a row each.
+COMPARISONS = {
+    10: ("images", accuracy_numbers, functools.partial(draw_rows, draw_accuracy_panels, 3.7)),
+    14: ("images", geometry_numbers, functools.partial(draw_rows, draw_geometry_panels, 3.4)),
+    18: ("images", all_band_numbers, functools.partial(draw_rows, draw_band_panels, 3.4)),
 }
 
 
-def write_figure(number, study, folder):
+def write_figure(number, studies, folder):
     """Write the numbers of a figure, and draw it from them."""
-    _, gather, _ = FIGURES[number]
     path = folder / f"figure{number:02d}.json"
-    write_json(path, {"figure": number, "experiment": study.settings, "accuracies": "percent"} | gather(study))
+    if number in COMPARISONS:
+        _, gather, _ = COMPARISONS[number]
+        numbers = {"rows": [{"experiment": study.settings} | gather(study) for study in studies]}
+    else:
+        _, gather, _ = FIGURES[number]
+        [study] = studies
+        numbers = {"experiment": study.settings} | gather(study)
+    write_json(path, {"figure": number, "accuracies": "percent"} | numbers)
     draw_figure(path)
 
 
 def draw_figure(path):
     """Draw figureNN.pdf and .png beside figureNN.json. Raises BadInput."""
     numbers = read_json(path)
-    if not isinstance(numbers, dict) or numbers.get("figure") not in FIGURES:
+    known = FIGURES | COMPARISONS
+    if not isinstance(numbers, dict) or numbers.get("figure") not in known:
         raise BadInput(f"{path}: holds no figure's numbers; give a figureNN.json that analyze.py figures wrote")
-    _, _, draw = FIGURES[numbers["figure"]]
+    _, _, draw = known[numbers["figure"]]
     with plt.rc_context(STYLE):
         try:
             figure = draw(numbers)
@@ -449,8 +690,41 @@ def main():
     features = commands.add_parser("features", help="measure the single-feature accuracies of runs on ticks")
     features.add_argument("folder", help="folder of run folders; runs that are measured already are passed over")
 
-    geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions on ticks")
-    geometry.add_argument("folder", help="folder of the run folders of one experiment")
+    geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions")
+    add_measuring_arguments(geometry)
+
+    band = commands.add_parser("bands", help="measure accuracies of runs on images on frequency bands")
+    add_measuring_arguments(band)
+    band.add_argument(
+        "--normalisation",
+        nargs="+",
+        choices=bands.NORMALISATIONS,
+        default=[bands.KEEP],
+        help="of band images: keep (the published rule: only those with the zero frequency are normalised), std (others "
+        "are divided by the usual standard deviation), band (standardised, each by its own moments), reestimate (as keep, "
+        "with batch-norm statistics of training images treated alike)",
+    )
+
+    norms = commands.add_parser("norms", help="measure the filter norms of runs on images")
+    add_measuring_arguments(norms)
+
+    sharpness = commands.add_parser(
+        "sharpness", help="measure gradient norms and curvature of runs on images at a level of train loss"
+    )
+    add_measuring_arguments(sharpness)
+    sharpness.add_argument(
+        "--level",
+        type=positive_float,
+        nargs="+",
+        required=True,
+        help="train losses that --keep-loss kept weights at",
+    )
+    sharpness.add_argument(
+        "--images", type=positive_int, default=5000, help="training images that curvature is measured on, at most"
+    )
+    sharpness.add_argument(
+        "--probes", type=at_least_two, default=10, help="random vectors that estimate the trace"
+    )
 
     claims = commands.add_parser("claims", help="hold the claims of the paper against the runs of one experiment")
     claims.add_argument("folder", help="folder of the run folders of one experiment")
@@ -460,12 +734,21 @@ def main():
         "boundary", help="print the largest learning rate that converges and the next one above it"
     )
     bracket.add_argument("folder", help="folder of the run folders of one experiment")
+    bracket.add_argument(
+        "--refined",
+        action="store_true",
+        help="by runs that train until they converge, too (train.py --until-loss)",
+    )
 
-    figures = commands.add_parser("figures", help="draw figures from the metrics of one experiment")
-    figures.add_argument("folder", help="folder of the run folders of one experiment")
+    figures = commands.add_parser(
+        "figures", help="draw figures from the metrics of one experiment, or compare several"
+    )
+    figures.add_argument(
+        "folder", nargs="+", help="folders of the run folders of one experiment each; several are compared"
+    )
     figures.add_argument("--out", type=Path, required=True, help="folder for figureNN.pdf, .png and .json")
     figures.add_argument(
-        "--only", type=int, nargs="+", choices=FIGURES, help="figures; without: all that fit the data"
+        "--only", type=int, nargs="+", choices=sorted(FIGURES | COMPARISONS), help="figures; without: all that fit"
     )
 
     draw = commands.add_parser("draw", help="draw figures again from their JSON")
@@ -475,12 +758,30 @@ def main():
     command = {
         "features": features_command,
         "geometry": geometry_command,
+        "bands": bands_command,
+        "norms": norms_command,
+        "sharpness": sharpness_command,
         "claims": claims_command,
         "boundary": boundary_command,
         "figures": figures_command,
         "draw": draw_command,
     }[args.command]
     command(args)
+
+
+def add_measuring_arguments(parser):
+    parser.add_argument(
+        "folder", help="folder of the run folders of one experiment; what is measured is passed over"
+    )
+    parser.add_argument("--data-file", help="image set, where it is no longer where the runs had it")
+    add_device_argument(parser)
+
+
+def at_least_two(text):
+    """A whole number of at least 2, for argparse."""
+    if positive_int(text) == 1:
+        raise argparse.ArgumentTypeError("a standard error needs at least 2")
+    return int(text)
 
 
 def features_command(args):
@@ -497,21 +798,83 @@ def features_command(args):
 
 
 def geometry_command(args):
-    study = Study(args.folder)
-    if study.settings["data"] != ticks.NAME:
-        raise BadInput(
-            f"{args.folder}: holds runs on {study.settings['data']}; geometry is measured on ticks so far"
-        )
+    study, device = Study(args.folder), device_of(args.device)
     low, high = study.extreme_flrs()
-    runs = study.of_stage("pretrain")
-    with Progress("geometry", len(runs), "run", 0) as progress:
+    runs = []
+    for run in study.of_stage("pretrain"):
+        try:
+            if run.measurement(geometry_name(low, high)) is None:
+                solutions_around(study, run, low, high)
+                runs.append(run)
+        except BadInput as error:
+            print(f"left out: {error}")
+    probe = image_probe(study, device, args.data_file) if study.settings["data"] != ticks.NAME and runs else None
+    points = measurements_of_line(GEOMETRY_PAIRS, CONVENTIONS[study.settings["model"]])
+    with Progress("geometry", len(runs) * points, "point", 0) as progress:
+        measured = 0
+        for run in runs:
+            if probe:
+                probe.load(run.weights())
+            errors = probe.errors if probe else tick_errors(run)
+
+            def counted_errors(weights):
+                nonlocal measured
+                measured += 1
+                progress.update(measured, run.path.name)
+                return errors(weights)
+
+            measure_geometry(study, run, low, high, counted_errors)
+
+
+def image_probe(study, device, data_file):
+    """The ImageProbe of a study. Raises BadInput where it is not about images."""
+    if study.settings["data"] == ticks.NAME:
+        raise BadInput(f"{study.folder}: holds runs on ticks; this is measured on images")
+    return ImageProbe(study.runs[0], device, data_file)
+
+
+def measure_each(name, runs, measure):
+    """Call measure(run) for the runs with a progress bar. What a run lacks for it is printed."""
+    with Progress(name, len(runs), "run", 0) as progress:
         for done, run in enumerate(runs, start=1):
             try:
-                if run.measurement(geometry_name(low, high)) is None:
-                    measure_geometry(study, run, low, high)
+                measure(run)
             except BadInput as error:
                 print(f"left out: {error}")
             progress.update(done, run.path.name)
+
+
+def bands_command(args):
+    study = Study(args.folder)
+    probe = image_probe(study, device_of(args.device), args.data_file)
+    first = study.of_stage("pretrain")[0]
+    if first.measurement("band-images") is None:
+        measure_band_images(first, probe.images)
+    for normalisation in args.normalisation:
+        runs = [run for run in study.runs if run.measurement(bands_name(normalisation)) is None]
+        sets = BandSets(probe.images, normalisation)
+        measure_each(f"bands, {normalisation}", runs, functools.partial(measure_bands, probe, sets=sets))
+
+
+def norms_command(args):
+    study = Study(args.folder)
+    probe = image_probe(study, device_of(args.device), args.data_file)
+    runs = [run for run in study.runs if run.measurement("norms") is None]
+    measure_each("norms", runs, functools.partial(measure_norms, probe))
+
+
+def sharpness_command(args):
+    study = Study(args.folder)
+    probe = image_probe(study, device_of(args.device), args.data_file)
+    for level in args.level:
+        runs = [run for run in study.runs if run.has_weights(loss_name(level))]
+        if not runs:
+            raise BadInput(
+                f"{args.folder}: no run kept weights at train loss {level:g}; --keep-loss of train.py and finetune.py does"
+            )
+        runs = [run for run in runs if run.measurement(sharpness_name(level)) is None]
+        options = {"level": level, "most": args.images, "probes": args.probes}
+        measure_each(f"sharpness at {level:g}", runs, functools.partial(measure_sharpness, probe, **options))
 
 
 def claims_command(args):
@@ -526,22 +889,32 @@ def claims_command(args):
 
 
 def boundary_command(args):
-    print(*map(lr_name, convergence_bracket(Study(args.folder))))
+    print(*map(lr_name, convergence_bracket(Study(args.folder), args.refined)))
 
 
 def figures_command(args):
-    study = Study(args.folder)
-    report_incomplete(study)
-    kind = ticks.NAME if study.settings["data"] == ticks.NAME else "images"
-    wanted = args.only or [number for number, (data, _, _) in FIGURES.items() if data == kind]
-    unfit = [number for number in wanted if FIGURES[number][0] != kind]
-    if unfit:
-        raise BadInput(f"--only {unfit[0]}: is about {FIGURES[unfit[0]][0]}; {args.folder} holds runs on {kind}")
+    studies = [Study(folder) for folder in args.folder]
+    drawable = FIGURES if len(studies) == 1 else COMPARISONS
+    for study in studies:
+        report_incomplete(study)
+        kind = ticks.NAME if study.settings["data"] == ticks.NAME else "images"
+        wanted = args.only or [number for number, (data, _, _) in drawable.items() if data == kind]
+        unfit = [number for number in wanted if (FIGURES | COMPARISONS)[number][0] != kind]
+        if unfit:
+            what = (FIGURES | COMPARISONS)[unfit[0]][0]
+            raise BadInput(f"--only {unfit[0]}: is about {what}; {study.folder} holds runs on {kind}")
+        print_regimes(measure_regimes(study))
+    single = [number for number in wanted if number in FIGURES]
+    if len(studies) > 1 and (single or not wanted):
+        raise BadInput(
+            f"--only {single[0]}: is about one experiment; give one folder"
+            if single
+            else f"{args.folder[0]}: several experiments are compared only on images; give one folder"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
-    print_regimes(measure_regimes(study))
     for number in wanted:
         try:
-            write_figure(number, study, args.out)
+            write_figure(number, studies, args.out)
         except BadInput as error:
             if args.only:
                 raise
@@ -566,4 +939,4 @@ def draw_command(args):
 
 
 if __name__ == "__main__":
-    run(main)
+    run_script(main)

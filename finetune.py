@@ -37,7 +37,11 @@ def main():
     args = parser.parse_args()
 
     device = device_of(args.device)
-    for parent in finished_runs(args.runs):
+    parents = finished_runs(args.runs)
+    for parent in parents:
+        if args.keep_loss and len(parent.members) > 1:
+            raise BadInput(f"{parent.path}: has several members; --keep-loss is for runs with one")
+    for parent in parents:
         for lr in args.lr:
             path = Path(args.out) / f"{parent.path.name}-flr{lr_name(lr)}"
             finetune(parent, path, lr, args, device)
@@ -47,8 +51,6 @@ def finetune(parent, path, lr, args, device):
     """Fine-tune all members of one run at one learning rate, from --from-step or the run's last step."""
     step = parent.last_step if args.from_step is None else args.from_step
     log_every = args.log_every or parent.settings["log_every"]
-    if args.keep_loss and len(parent.members) > 1:
-        raise BadInput(f"{parent.path}: has several members; --keep-loss is for runs with one")
     config = describe_child(
         "finetune", parent, path, step, [lr], args.steps, log_every, args.data_file, args.keep_loss
     )

@@ -15,16 +15,24 @@ from torch.nn import functional as F
 import models
 from data import augment, images, ticks
 from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
-from data.device import BF16, FP32, TF32, add_device_argument, autocast, device_of, use_precision
+from data.device import (
+    BF16,
+    EVALUATION_BATCH,
+    FP32,
+    TF32,
+    add_device_argument,
+    autocast,
+    device_of,
+    use_precision,
+)
 from data.runs import RUNNING, SERIES, OpenRun, Run, loss_name
 from data.seeds import generator, init_seed
 from models import batchnorm, evaluation, mlp, sphere
+from models.batchnorm import REESTIMATION_BATCH
 from models.cudagraph import captured
 
 STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
-REESTIMATION_BATCH = 128
 SMALLEST_IMAGE = 8  # pixels of a side
-EVALUATION_BATCH = {"cpu": 500, "cuda": 2500}  # images: enough to be efficient, on a CPU few enough for its cache
 
 
 class ImageTraining:

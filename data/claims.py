@@ -15,10 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
-from data import ticks
+from data import bands, ticks
+from data.runs import bands_name
 from data.study import (
     GEOMETRY_PAIRS,
+    at_convergence,
     converging_plrs,
+    decades,
     features_of,
     final,
     geometry_of,
@@ -30,6 +33,8 @@ from data.study import (
     measure_regimes,
     meet_2a,
     of_average,
+    of_measurement,
+    sharpness_points,
     standard_error,
 )
 
@@ -126,11 +131,9 @@ class Evidence:
         counts: function (run, member index) -> whether a pre-trained member is among them.
         """
         value = geometry_of(self.flrs[0], self.flrs[-1], quantity, pair)
-        if self.study.settings["data"] != ticks.NAME:
-            raise NotMeasurable("there is no measurement yet of the geometry of image runs")
         values = self.values("pretrain", lambda run, index: value(run, index) if counts(run, index) else None)
         if not values:
-            raise NotMeasurable(f"their geometry is not measured: analyze.py geometry {self.study.folder}")
+            raise NotMeasurable("their geometry is not measured: analyze.py geometry")
         return values
 
     def features(self, stage, solution="checkpoint", *later_lrs):
@@ -139,7 +142,7 @@ class Evidence:
             raise NotMeasurable("is about the synthetic study")
         values = self.percent(stage, features_of(solution), *later_lrs)
         if not values:
-            raise NotMeasurable(f"features are not measured: analyze.py features {self.study.folder}")
+            raise NotMeasurable("features are not measured: analyze.py features")
         return values
 
     def dominance(self, plrs, *solution):
@@ -360,10 +363,8 @@ def regime_3_is_like_scratch(e):
 
 
 def two_stages_restore_quality(e):
-    every_lrs = {tuple(member["lrs"]) for run in e.study.runs for member in run.members}
-    by_2a = sorted(
-        lrs for lrs in every_lrs if len(lrs) == 3 and lrs[0] in e.regime("2B") and lrs[1] in e.regime("2A")
-    )
+    two_stages = e.study.two_stage_lrs()
+    by_2a = [lrs for lrs in two_stages if lrs[0] in e.regime("2B") and lrs[1] in e.regime("2A")]
     if not by_2a:
         raise NotMeasurable("no fine-tunings of runs of 2B that went on at a PLR of 2A")
     holds, measured = True, {}
@@ -372,7 +373,9 @@ def two_stages_restore_quality(e):
             raise NotMeasurable(f"no run was fine-tuned at {flr:.3g} right after pre-training")
         [both] = e.percent("finetune", final("test_accuracy"), plr_2a, flr).means([plr_2b])
         [only_2b, only_2a] = e.finetuned[flr].means([plr_2b, plr_2a])
-        [scratch] = e.pretrained.means([flr])
+        scratch = 100 * np.mean(e.study.from_scratch(final("test_accuracy"), flr)[0] or np.nan)
+        if np.isnan(scratch):
+            raise NotMeasurable(f"no run was trained at {flr:.3g} from scratch")
         holds &= abs(both - only_2a) <= 1 and min(both, only_2a) >= scratch and only_2b < both
         if flr == e.flrs[-1]:
             holds &= only_2b < scratch
@@ -530,6 +533,116 @@ def accuracy_peaks_in_2a(e):
     return not outside and not exceeds(top.values, averaged.values), measured
 
 
+# ------------------------------------------------------------------ the boundary of regime 1, and norms of filters
+
+
+def convergence_slows_down(e):
+    epochs = e.values("converge", at_convergence("step"))
+    if not epochs:
+        raise NotMeasurable("no runs that train until they converge: scripts/boundary.sh")
+    lrs = list(epochs)
+    fastest = lrs[int(np.argmin(epochs.means(lrs)))]  # smaller learning rates are slow for another reason
+    slower = [lr for lr in lrs if lr >= fastest]
+    if len(slower) < 4:
+        raise NotMeasurable("four or more learning rates are needed from the fastest one up to the boundary")
+    logs, middle = np.log(epochs.means(slower)), len(slower) // 2
+    first, last = (np.polyfit(slower[part], logs[part], 1)[0] for part in (slice(middle + 1), slice(middle, None)))
+    accuracy = e.percent("converge", at_convergence("test_accuracy"))
+    growth, top = spearman(lrs, accuracy.means(lrs)), best([accuracy], lrs)
+    tuned = best(e.finetuned.values(), e.regime("2A"))
+    measured = {"fewest epochs": np.exp(logs[0]), "at the largest rate": np.exp(logs[-1])}
+    measured |= {"slope of log epochs in the lower half": first, "in the upper": last}
+    measured |= {
+        "rank correlation of accuracy": growth,
+        "its best": top.mean,
+        "best fine-tuned from 2A": tuned.mean,
+    }
+    return last > first > 0 and growth >= 0.9 and tuned.mean > top.mean, measured
+
+
+def norms_spread_in_regime_3(e):
+    plr, low, high = e.regime("3")[-1], e.flrs[0], e.flrs[-1]
+
+    def spread(what, solution, *lrs):
+        norms = e.study.at(of_measurement("norms", solution), lrs)
+        if not norms:
+            raise NotMeasurable(f"filter norms of {what} are not measured: analyze.py norms")
+        return decades(np.concatenate(norms))
+
+    initial, after = spread("the initial point", "initial", plr), spread("regime 3", "checkpoint", plr)
+    of_low, of_high = (spread("fine-tuned runs", "checkpoint", plr, flr) for flr in (low, high))
+    scratch = spread("training at the highest FLR", "checkpoint", high)
+    measured = {"decades at first": initial, "after regime 3": after, "after the lowest FLR": of_low}
+    measured |= {"after the highest FLR": of_high, "from scratch at it": scratch}
+    return initial < 1 and after >= 3 and of_low >= after / 2 and abs(of_high - scratch) <= 0.3, measured
+
+
+# ---------------------------------------------------------------------------------- frequency bands, and sharpness
+
+
+def band_accuracy(e, band, stage, *later_lrs):
+    """Accuracies (Values, percent) on a band by the published normalisation, after a stage."""
+    values = e.percent(stage, of_measurement(bands_name(bands.KEEP), "accuracy", band), *later_lrs)
+    if not values:
+        raise NotMeasurable("accuracies on frequency bands are not measured: analyze.py bands")
+    return values
+
+
+OTHER_BANDS = ("background", "low", "high")
+
+
+def mid_band_peaks_in_2a(e):
+    inside, measured, holds = e.regime("2A"), {}, True
+    stages = {"pre-training": ("pretrain",), "SWA": ("swa",), "the lowest FLR": ("finetune", e.flrs[0])}
+    for name, stage in (stages | {"the highest FLR": ("finetune", e.flrs[-1])}).items():
+        mid = band_accuracy(e, "mid", *stage)
+        top = best([mid], inside)
+        others = max(np.mean(band_accuracy(e, band, *stage)[top.plr]) for band in OTHER_BANDS)
+        holds &= peaks_in(e, inside, [mid]) and top.mean > others
+        measured |= {f"{name}: mid band in 2A": top.mean, f"{name}: best other band there": others}
+    return bool(holds), measured
+
+
+def bands_lose_preference(e):
+    smallest, beyond = e.plrs[0], e.regime("2B")[-1:] + e.regime("3")
+    reached = {band: band_accuracy(e, band, "pretrain") for band in ("mid", *OTHER_BANDS)}
+    favoured = max(reached, key=lambda band: reached[band].means([smallest])[0])
+    farthest = max(max(abs(values.means(beyond) - e.chance)) for values in reached.values())
+    measured = {"best band at the smallest PLR": favoured, "farthest from chance beyond 2A": farthest}
+    return favoured in ("background", "low") and farthest <= 5, measured
+
+
+def solutions_at_equal_loss(e, pretrained):
+    """(level, [PLR, sharpness, test error] of solutions) at the lowest level of train loss that has five or more.
+
+    They are the pre-trainings of regime 1, or else the fine-tunings from regime 2; sharpness is the mean gradient norm.
+    """
+    levels = sorted({level for run in e.study.runs for level in run.settings["keep_loss"]})
+    for level in levels:
+        points = [point for point in sharpness_points(e.study, level) if (point["flr"] is None) == pretrained]
+        if len(points) >= 5:
+            columns = [[point["plr"], point["gradient_norm"], 1 - point["test_accuracy"]] for point in points]
+            return level, np.transpose(columns)
+    raise NotMeasurable("sharpness is measured of fewer than five such solutions: analyze.py sharpness")
+
+
+def sharpness_falls_in_regime_1(e):
+    level, (plrs, sharpness, error) = solutions_at_equal_loss(e, pretrained=True)
+    trends = spearman(plrs, sharpness), spearman(plrs, error)
+    measured = {
+        "at train loss": level,
+        "rank correlation of PLR and sharpness": trends[0],
+        "and test error": trends[1],
+    }
+    return max(trends) <= -0.9, measured
+
+
+def sharpness_does_not_tell_in_2(e):
+    level, (_, sharpness, error) = solutions_at_equal_loss(e, pretrained=False)
+    trend = spearman(sharpness, error)
+    return abs(trend) < 0.5, {"at train loss": level, "rank correlation of sharpness and test error": trend}
+
+
 # -------------------------------------------------------------------------------------------------------- the table
 
 
@@ -583,8 +696,9 @@ CLAIMS = (
     Claim(
         "R5",
         "appendix, figure 11",
-        "epochs to convergence grow faster than exponentially towards 1|2; accuracy grows, but stays below the best of 2A",
-        unmeasured("training until convergence next to the boundary 1|2"),
+        "from the fastest learning rate up to 1|2 the logarithm of epochs to convergence rises, in its upper half more "
+        "steeply than in its lower; accuracy at convergence grows (rank correlation >= 0.9), below the best of 2A",
+        convergence_slows_down,
     ),
     Claim(
         "F1",
@@ -631,8 +745,9 @@ CLAIMS = (
     Claim(
         "F7",
         "appendix, figure 13",
-        "regime 3 spreads filter norms over decades; low FLRs keep the spread, high FLRs do not",
-        unmeasured("filter norms"),
+        "the largest PLR of regime 3 spreads filter norms from less than 1 decade over >= 3; the lowest FLR keeps half of "
+        "them or more, and after the highest they spread as after training from scratch at it, within 0.3",
+        norms_spread_in_regime_3,
     ),
     Claim(
         "W1",
@@ -713,22 +828,41 @@ CLAIMS = (
         "every curve of fine-tuning and SWA peaks in 2A (no other PLR exceeds it), and none exceeds SWA of the largest K",
         accuracy_peaks_in_2a,
     ),
+    Claim(
+        "Z1",
+        "section 6, figures 7 and 18",
+        "after pre-training, SWA and fine-tuning at the lowest and the highest FLR mid-band accuracy is best in 2A (no other "
+        "PLR exceeds it) and is there above that of every other band",
+        mid_band_peaks_in_2a,
+    ),
+    Claim(
+        "Z2",
+        "section 6, figures 7 and 18",
+        "after pre-training at the smallest PLR the background or the low band is the best one, and from the last PLR of 2B "
+        "on all bands are within 5 pp of chance",
+        bands_lose_preference,
+    ),
     *(
-        Claim(name, source, criterion, unmeasured("accuracy on frequency bands"))
+        Claim(name, source, criterion, unmeasured("the practical networks"))
         for name, source, criterion in (
-            ("Z1", "section 6, figures 7 and 18", "mid-band accuracy peaks in 2A after all stages"),
-            ("Z2", "section 6, figures 7 and 18", "small PLRs favour low bands; 2B and 3 favour none"),
             ("Z3", "section 6, figures 8 and 21", "practical ResNet: mid-band accuracy peaks in 2A"),
             ("Z4", "section 6, figures 8 and 24", "ViT: low and mid bands peak in 2A, the others stay at chance"),
             ("Z5", "appendix, figure 25", "Z4 does not hinge on where the low band ends"),
         )
     ),
-    *(
-        Claim(name, "appendix, figure 26", criterion, unmeasured("sharpness"))
-        for name, criterion in (
-            ("H1", "regime 1, at equal train loss: larger PLRs give lower sharpness and higher test accuracy"),
-            ("H2", "fine-tuned from regime 2: no single monotone relation of sharpness and test error"),
-        )
+    Claim(
+        "H1",
+        "appendix, figure 26",
+        "pre-trainings of regime 1 at equal train loss: with PLR the mean gradient norm falls (rank correlation <= -0.9), and "
+        "so does the test error",
+        sharpness_falls_in_regime_1,
+    ),
+    Claim(
+        "H2",
+        "appendix, figure 26",
+        "fine-tunings from regime 2 at equal train loss: mean gradient norm and test error have a rank correlation between "
+        "-0.5 and 0.5",
+        sharpness_does_not_tell_in_2,
     ),
 )
 

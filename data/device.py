@@ -7,6 +7,7 @@ import torch
 from data.commandline import BadInput
 
 FP32, TF32, BF16 = "fp32", "tf32", "bf16"
+EVALUATION_BATCH = {"cpu": 500, "cuda": 2500}  # images: enough to be efficient, on a CPU few enough for its cache
 
 
 def add_device_argument(parser):

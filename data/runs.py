@@ -10,6 +10,10 @@ This is the only file that names files inside a run folder:
     swa-K.pt        averages of K weights (SWA runs)
     features.json   single-feature accuracies, measured by analyze.py
     geometry-*.json angles and error barriers between the solutions that continue the run, measured by analyze.py
+    band-images.json an image and its frequency bands, as numbers
+    bands-*.json    accuracies on frequency bands, one file for each way to normalise them, measured by analyze.py
+    norms.json      norms of filters, measured by analyze.py
+    sharpness-*.json gradient norm and curvature of the weights loss-L.pt, measured by analyze.py
     lock            held by the live process that works on the folder
 """
 
@@ -93,6 +97,9 @@ class Run:
                 f"{path}: cannot be loaded ({type(error).__name__}); remove the folder and run again"
             ) from None
 
+    def has_weights(self, name):
+        return (self.path / f"{name}.pt").exists()
+
     def weights_at(self, step):
         """The tensors at a step: the kept ones, or the checkpoint if it is at that step."""
         if (self.path / f"step-{step}.pt").exists():
@@ -125,6 +132,16 @@ def loss_name(level):
 def geometry_name(low, high):
     """The name of the measured geometry of solutions fine-tuned at a low and a high FLR."""
     return f"geometry-flr{lr_name(low)}-flr{lr_name(high)}"
+
+
+def bands_name(normalisation):
+    """The name of measured accuracies on frequency bands, normalised in one of the ways of data/bands.py."""
+    return f"bands-{normalisation}"
+
+
+def sharpness_name(level):
+    """The name of the measured sharpness of the weights kept at a level of train loss."""
+    return f"sharpness-{loss_name(level)}"
 
 
 def find_runs(folder):

@@ -12,7 +12,7 @@ import functools
 import numpy as np
 
 from data.commandline import BadInput
-from data.runs import find_runs, geometry_name
+from data.runs import find_runs, geometry_name, sharpness_name
 
 
 class Study:
@@ -91,6 +91,25 @@ class Study:
         every_lrs = [member["lrs"] for run in self.runs for member in run.members]
         further = {lrs[1] for lrs in every_lrs if len(lrs) > 2 and lrs[2] != lrs[1]}
         return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2} - further)
+
+    def at(self, value, lrs):
+        """The values of runs whose stages had these learning rates, one after the other; empty where there are none."""
+        plr, *later = lrs
+        return self.by_plr("finetune" if later else "pretrain", value, *later).get(plr, [])
+
+    def from_scratch(self, value, lr):
+        """(values of the runs that trained at one learning rate throughout for longest, for how many steps)."""
+        for stages in (3, 2, 1):
+            values = self.at(value, [lr] * stages)
+            if values:
+                [steps, *_] = self.at(lambda run, _: run.settings["first_step"] + run.last_step, [lr] * stages)
+                return values, steps
+        return [], 0
+
+    def two_stage_lrs(self):
+        """The (PLR, PLR of the second stage, FLR) of all runs that were pre-trained in two stages (figure 12)."""
+        every_lrs = {tuple(member["lrs"]) for run in self.of_stage("finetune") for member in run.members}
+        return sorted(lrs for lrs in every_lrs if len(lrs) == 3 and lrs[0] != lrs[1])
 
     def parent(self, run):
         """The run that a run continues, or None where it is not here."""
@@ -191,6 +210,18 @@ def geometry_of(low, high, quantity, pair):
     return value
 
 
+def of_measurement(name, *keys):
+    """A function (run, member index) -> what a measurement holds for a member under nested keys; None where not made."""
+
+    def value(run, index):
+        found = measurement(run, name)
+        for key in keys:
+            found = found and found.get(key)
+        return found and found[index]
+
+    return value
+
+
 CONVERGED_ACCURACY = 0.999  # train accuracy of a run that has converged
 SAME_ACCURACY = 0.01  # test accuracies no further apart count as the same
 CHANCE_LOSS = 0.5  # at chance, train loss is at least this part of its initial value
@@ -231,26 +262,81 @@ def has_converged(run, index):
     return late_mean("train_accuracy")(run, index) >= CONVERGED_ACCURACY
 
 
-def convergence_bracket(study):
-    """(the largest learning rate that converges, the next one), from pre-trainings and, between them, runs that train
-    until they converge: of these, at least half have to reach the loss at which they stop.
+def convergence_bracket(study, refined):
+    """(the largest PLR that converges, the next one), see b12 of measure_regimes().
 
-    Raises BadInput where the grid of pre-trainings does not bracket the boundary.
+    If refined, runs between them that train until they converge narrow the bracket: a learning rate converges where at
+    least half of these reach the loss at which they stop. Raises BadInput where the grid does not bracket the boundary.
     """
     b12 = measure_regimes(study)["b12"]
     if b12 is None:
         raise BadInput(
             f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some"
         )
-    shares = means(study.by_plr("converge", reaches_its_loss))
+    shares = means(study.by_plr("converge", reaches_its_loss)) if refined else {}
     last = max([b12["last"], *(lr for lr, share in shares.items() if share >= 0.5)])
-    return last, min([b12["next"], *shares], key=lambda lr: lr if lr > last else np.inf)
+    above = [lr for lr in [*study.by_plr("pretrain", has_converged), *shares] if lr > last]
+    if not above:
+        raise BadInput(f"{study.folder}: no learning rate above {last:.3g}, which converges, was tried; add some")
+    return last, min(above)
 
 
 def reaches_its_loss(run, index):
     """Whether a run reached the train loss at which it was to stop."""
     loss = final("train_loss")(run, index)
     return loss is not None and loss < run.settings["until_loss"]
+
+
+LATEST_CONVERGENCE = 1e-2  # train loss at which the paper's runs count as converged; they stop at 1e-4
+
+
+def convergence_level(run):
+    """The train loss below which a run that trains until it converges has converged (figure 11).
+
+    It is 1e-2, or the loss at which the run stops where that is larger.
+    """
+    return max(LATEST_CONVERGENCE, run.settings["until_loss"])
+
+
+def at_convergence(name):
+    """A function (run, member index) -> a series of metrics.json where the run has converged; None where it has not."""
+
+    def value(run, index):
+        losses = [row[index] for row in run.metrics["train_loss"]]
+        converged = [loss is not None and loss < convergence_level(run) for loss in losses]
+        if not any(converged):
+            return None
+        found = run.metrics[name][converged.index(True)]
+        return found if name == "step" else found[index]
+
+    return value
+
+
+def decades(norms):
+    """Over how many decades norms spread: between their percentiles 0.5 and 99.5; those below 1e-30 count as that."""
+    low, high = np.percentile(np.log10(np.maximum(norms, 1e-30)), (0.5, 99.5))
+    return float(high - low)
+
+
+def sharpness_points(study, level):
+    """What figure 26 shows at a level of train loss, as dictionaries with `plr`, `flr` and what was measured there.
+
+    These are pre-trainings of regime 1, whose `flr` is None, and fine-tunings from regime 2; none where it is unknown
+    where regime 1 ends.
+    """
+    regimes, flrs, points = measure_regimes(study), study.flrs(), []
+    if regimes["b12"] is None:
+        return []
+    end_of_1, end_of_2 = regimes["b12"]["last"], regimes["b23"]["last"] if regimes["b23"] else np.inf
+    for run in study.runs:
+        plr, *later = run.members[0]["lrs"]
+        measured = measurement(run, sharpness_name(level))
+        pretrained = stage_of(run) == "pretrain" and plr <= end_of_1
+        tuned = len(later) == 1 and later[0] in flrs and end_of_1 < plr <= end_of_2
+        if measured and (pretrained or tuned):
+            values = {name: value[0] for name, value in measured.items() if isinstance(value, list)}
+            points.append({"plr": plr, "flr": later[0] if tuned else None} | values)
+    return sorted(points, key=lambda point: (point["flr"] is not None, point["plr"], point["flr"]))
 
 
 def late_part_of_initial_loss(run, index):

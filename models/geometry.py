@@ -1,6 +1,28 @@
 """Where solutions lie to each other: angular distance, and error barriers along straight lines (paper, section 4)."""
 
+from typing import NamedTuple
+
 import torch
+
+from models import sphere
+
+
+class Convention(NamedTuple):
+    """How error barriers of a kind of network are measured, and drawn."""
+
+    points: int  # of a straight line, its ends included
+    on_sphere: bool  # whether the ends, and all points between them, are put on the sphere
+    batch_norm: (
+        bool  # whether statistics are re-estimated at every point, train errors being those of batch statistics
+    )
+    floor: float  # percent: smaller barriers run off the plot
+
+
+CONVENTIONS = {
+    "si-mlp": Convention(points=11, on_sphere=False, batch_norm=False, floor=0.01),
+    "si-convnet": Convention(points=21, on_sphere=True, batch_norm=True, floor=0.1),
+    "si-resnet18": Convention(points=21, on_sphere=True, batch_norm=True, floor=0.1),
+}
 
 
 def angular_distance(first, second):
@@ -12,18 +34,34 @@ def angular_distance(first, second):
     return 2 * torch.atan2((first - second).norm(dim=1), (first + second).norm(dim=1))
 
 
-def interpolation_errors(first, second, alphas, errors):
-    """Errors of (1 - alpha) * first + alpha * second, which is not put back on the sphere: [alphas, ..., members].
+def error_barriers(solutions, pairs, convention, rho, errors):
+    """The most by which errors on a straight line exceed the line between those of its ends, 0 where they never do.
 
-    first, second: [members, parameters]. errors: function of such weights that returns a tensor [..., members].
+    solutions: {name: weights [members, parameters]}. pairs: two names each. errors: a function of weights that returns
+    errors, [..., members]; it is called once for each solution and each point between two of them.
+    Returns {pair: [..., members]}.
     """
-    return torch.stack([errors((1 - alpha) * first + alpha * second) for alpha in alphas])
+
+    def placed(weights):
+        if convention.on_sphere:
+            weights = weights.clone()
+            sphere.project_(weights, rho)
+        return weights
+
+    ends = {name: placed(solutions[name]) for name in sorted({name for pair in pairs for name in pair})}
+    errors_of_ends = {name: errors(weights) for name, weights in ends.items()}
+    alphas = [point / (convention.points - 1) for point in range(1, convention.points - 1)]
+    barriers = {}
+    for pair in pairs:
+        (first, second), (error_1, error_2) = ([found[name] for name in pair] for found in (ends, errors_of_ends))
+        excesses = [
+            errors(placed((1 - alpha) * first + alpha * second)) - (1 - alpha) * error_1 - alpha * error_2
+            for alpha in alphas
+        ]
+        barriers[pair] = torch.stack(excesses).amax(dim=0).clamp_min(0)
+    return barriers
 
 
-def error_barriers(path, alphas):
-    """The most by which errors exceed the line between those of the end points; 0 where they never do.
-
-    path: [alphas, ...]; alphas from 0 to 1. Returns [...].
-    """
-    alphas = torch.tensor(alphas).view(-1, *[1] * (path.dim() - 1))
-    return (path - (1 - alphas) * path[0] - alphas * path[-1]).amax(dim=0).clamp_min(0)
+def measurements_of_line(pairs, convention):
+    """How often error_barriers() calls its function `errors`."""
+    return len({name for pair in pairs for name in pair}) + len(pairs) * (convention.points - 2)

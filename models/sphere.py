@@ -19,15 +19,24 @@ def flatten(parameters):
     parameters = list(parameters)
     size = sum(parameter.numel() for parameter in parameters)
     weights, gradient = parameters[0].new_zeros(2, 1, size).unbind()
-    offset = 0
-    for parameter in parameters:
-        piece = slice(offset, offset + parameter.numel())
-        view = _shaped(weights[0, piece], parameter.shape)
+    shapes = [parameter.shape for parameter in parameters]
+    for parameter, view, slope in zip(parameters, pieces(weights[0], shapes), pieces(gradient[0], shapes)):
         view.copy_(parameter.detach())
-        parameter.data = view
-        parameter.grad = _shaped(gradient[0, piece], parameter.shape)
-        offset += parameter.numel()
+        parameter.data, parameter.grad = view, slope
     return weights, gradient
+
+
+def pieces(flat, shapes):
+    """Views of these shapes into a flat vector [parameters], laid out as flatten() does."""
+    return [_shaped(piece, shape) for piece, shape in zip(flat.split([shape.numel() for shape in shapes]), shapes)]
+
+
+def joined(tensors):
+    """A new flat vector [parameters] of tensors like the parameters, laid out as flatten() does."""
+    flat = tensors[0].new_empty(sum(tensor.numel() for tensor in tensors))
+    for piece, tensor in zip(pieces(flat, [tensor.shape for tensor in tensors]), tensors):
+        piece.copy_(tensor)
+    return flat
 
 
 def _shaped(flat, shape):

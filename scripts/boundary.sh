@@ -5,22 +5,22 @@
 #
 #   bash scripts/boundary.sh SETUP [OUT]       as for scripts/images.sh
 #
-# Environment: DATA and JOBS as for scripts/images.sh; LRS, the learning rates to begin with; RATIO, of these two at
-# which to stop (default: 1.03); SEEDS (default: 1 2 3); UNTIL_LOSS, the train loss to stop at, and EPOCHS, the most to train for
-# (defaults: the paper's, 1e-4 and 30000; of `narrow` 0.03 and 600).
+# Environment: DATA, JOBS and TRAIN_FLAGS as for scripts/images.sh; LRS, the learning rates to begin with; RATIO, of these two at
+# which to stop (default: 1.03; of `narrow` 1.2); SEEDS (default: 1 2 3); UNTIL_LOSS, the train loss to stop at, and
+# EPOCHS, the most to train for (defaults: the paper's, 1e-4 and 30000; of `narrow` 0.03 and 240).
 set -euo pipefail
 usage() { echo "usage: bash scripts/boundary.sh s1|s2|s3|s4|s5|narrow [OUT] (see its first lines)" >&2; exit 2; }
 [ $# -eq 1 ] || [ $# -eq 2 ] || usage
-until_loss=1e-4 epochs=30000 data= lrs="1e-4 2e-4 3e-4"
+until_loss=1e-4 epochs=30000 ratio=1.03 data= lrs="1e-4 2e-4 3e-4"
 case $1 in
 s1 | s2 | s3 | s4 | s5) ;;
-narrow) until_loss=0.03 epochs=600 data=datasets/cifar10-small.pt lrs="5e-4 1e-3 1.4e-3" ;;
+narrow) until_loss=0.03 epochs=240 ratio=1.2 data=datasets/cifar10-small.pt lrs="7e-4 1e-3 1.4e-3" ;;
 *) usage ;;
 esac
-args=@scripts/$1.args
+arguments=(@scripts/$1.args)
 out=$(realpath -sm --relative-to "$(dirname "$0")/.." "${2:-$(dirname "$0")/../runs/$1}")
 data=${DATA:-$data}
-[ -z "$data" ] || data=$(realpath -sm --relative-to "$(dirname "$0")/.." "$data")
+[ -z "$data" ] || arguments+=(--data "$(realpath -sm --relative-to "$(dirname "$0")/.." "$data")")
 source "$(dirname "$0")/setup.sh"
 
 train_until_convergence() {
@@ -28,12 +28,15 @@ train_until_convergence() {
         for seed in ${SEEDS:-1 2 3}; do
             echo "--lr $lr --seed $seed --out $out/converge/lr$lr-seed$seed"
         done
-    done | xargs -P "$JOBS" -L 1 python train.py $args ${data:+--data $data} --steps "${EPOCHS:-$epochs}" \
-        --until-loss "${UNTIL_LOSS:-$until_loss}" 2>&1 | cat
+    done | xargs -P "$JOBS" -L 1 python train.py "${arguments[@]}" --steps "${EPOCHS:-$epochs}" \
+        --until-loss "${UNTIL_LOSS:-$until_loss}" ${TRAIN_FLAGS:-} 2>&1 | cat
 }
 
 train_until_convergence ${LRS:-$lrs}
-while read -r last next <<< "$(python analyze.py boundary "$out")" &&
-    lr=$(python -c "if $next / $last > ${RATIO:-1.03}: print(f'{($last * $next) ** 0.5:.3g}')") && [ -n "$lr" ]; do
+while true; do
+    bracket=$(python analyze.py boundary "$out" --refined)
+    read -r last next <<< "$bracket"
+    lr=$(python -c "print(f'{($last * $next) ** 0.5:.6g}' if $next / $last > ${RATIO:-$ratio} else '')")
+    [ -n "$lr" ] || break
     train_until_convergence "$lr"
 done

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # All stages of a setup with a scale-invariant network on images: pre-training at a grid of learning rates, SWA,
-# fine-tuning, and two-stage pre-training (figure 12). The same command resumes it where it was killed.
+# fine-tuning, and two-stage pre-training (figure 12); then all measurements, figures, and the paper's claims held against
+# the runs. The same command resumes it where it was killed.
 #
 #   bash scripts/images.sh SETUP [OUT]
 #
 # SETUP: s1 to s5 of the paper, trained as scripts/SETUP.args says, on image sets that `python -m data` has prepared; or
-#   `narrow`, short enough for two cores (about an hour), on datasets/cifar10-small.pt: a set of 256 training images per
+#   `narrow`, short enough for two cores (about two hours), on datasets/cifar10-small.pt: a set of 256 training images per
 #   class, so that batches of 64 fill an epoch exactly, for example
 #   python -m data folder --source DIR --train-per-class 256 --test-per-class 500 --out datasets/cifar10-small.pt
 # OUT: folder for the run folders (default: runs/SETUP).
@@ -18,7 +19,7 @@ usage() { echo "usage: bash scripts/images.sh s1|s2|s3|s4|s5|narrow [OUT] (see i
 
 epochs=200 finetune_epochs=200 windows="2 5 10 50 100" first_seed=2000 data= two_stages=
 decades="1e-5 2e-5 5e-5 1e-4 2e-4 5e-4 1e-3 2e-3 5e-3 1e-2 2e-2 5e-2 1e-1"
-keep_losses="1e-2 1e-3"
+keep_losses="1e-2 1e-3" sharpness="1e-2 1e-3"
 case $1 in  # where the paper does not tell the FLRs between its low and its high one, they are 1, 2 and 5 of each decade
 s1)
     plrs="1e-5 1.4e-5 2e-5 3e-5 5e-5 7e-5 1e-4 1.4e-4 2e-4 3e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 7e-3 1e-2 1.4e-2
@@ -30,16 +31,15 @@ s4) plrs="$decades 2e-1 5e-1" flrs="1e-5 2e-5 5e-5 1e-4 2e-4" ;;
 s5) plrs=$decades flrs="1e-5 b12" ;;  # b12: the last PLR that converged, which the high FLR is elsewhere, too
 narrow)
     plrs="1e-4 2e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1" flrs="1e-4 5e-4 b12"
-    epochs=120 finetune_epochs=60 windows="2 5 10" two_stages="1e-2 3e-3" keep_losses="1 0.5 0.3 0.1"
+    epochs=120 finetune_epochs=60 windows="2 5 10" two_stages="1e-2 3e-3" keep_losses="1 0.5 0.3 0.1" sharpness="0.5 0.3"
     data=datasets/cifar10-small.pt ;;
 *) usage ;;
 esac
-args=@scripts/$1.args
+arguments=(@scripts/$1.args)
 out=$(realpath -sm --relative-to "$(dirname "$0")/.." "${2:-$(dirname "$0")/../runs/$1}")
 data=${DATA:-$data}
-[ -z "$data" ] || data=$(realpath -sm --relative-to "$(dirname "$0")/.." "$data")
+[ -z "$data" ] || arguments+=(--data "$(realpath -sm --relative-to "$(dirname "$0")/.." "$data")")
 source "$(dirname "$0")/setup.sh"
-data=${data:+--data $data}
 
 read -ra plrs <<< "${PLRS:-$(echo $plrs)}"
 flrs=${FLRS:-$flrs} windows=${WINDOWS:-$windows} finetune_epochs=${FINETUNE_EPOCHS:-$finetune_epochs}
@@ -49,7 +49,7 @@ side_by_side() { xargs -P "$JOBS" -L 1 "$@" 2>&1 | cat; }
 # Every learning rate has its own seed, and so its own initial point and classifier, as in the paper.
 for i in "${!plrs[@]}"; do
     echo "--lr ${plrs[i]} --seed $((first_seed + i)) --out $out/pretrain/plr${plrs[i]}"
-done | side_by_side python train.py $args $data --steps "${EPOCHS:-$epochs}" ${TRAIN_FLAGS:-}
+done | side_by_side python train.py "${arguments[@]}" --steps "${EPOCHS:-$epochs}" ${TRAIN_FLAGS:-}
 
 [[ $flrs != *b12* ]] || flrs=${flrs/b12/$(python analyze.py boundary "$out" | cut -d' ' -f1)}
 finetune="--steps $finetune_epochs --log-every 1 --keep-loss $keep_losses --out $out/finetune"
@@ -62,8 +62,16 @@ done | side_by_side python
 read -r plr_2b plr_2a <<< "${TWO_STAGES-$two_stages}" || true
 if [ -n "$plr_2b" ]; then
     python finetune.py "$out/pretrain/plr$plr_2b" --lr "$plr_2a" $finetune
-    for flr in ${flrs%% *} ${flrs##* }; do
+    for flr in $(printf '%s\n' "${flrs%% *}" "${flrs##* }" | sort -u); do
         echo "$out/finetune/plr$plr_2b-flr$plr_2a --lr $flr"
         echo "$out/finetune/plr$flr-flr$flr --lr $flr"
     done | side_by_side python finetune.py $finetune
 fi
+
+export OMP_NUM_THREADS=$JOBS
+python analyze.py geometry "$out"
+python analyze.py bands "$out"
+python analyze.py norms "$out"
+python analyze.py sharpness "$out" --level $sharpness || [ $? = 2 ]  # runs may be too short to come to these losses
+python analyze.py figures "$out" --out "$out/figures"
+python analyze.py claims "$out" --json "$out/claims.json"

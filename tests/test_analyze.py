@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 
 import analyze
 from data import ticks
+from data.commandline import lr_name
 from data.files import write_json
 from data.runs import Run, geometry_name
 from data.seeds import generator
-from data.study import is_worse
+from data.study import at_convergence, convergence_bracket, convergence_level, final, is_worse
 from models import mlp
 
 PLRS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
@@ -28,8 +30,9 @@ IMAGES = {
     "width": 8,
     "batch_size": 128,
     "rho": 12.0,
+    "first_step": 0,
 }
-TICKS = {"data": "ticks", "classes": 2, "model": "si-mlp", "batch_size": 16, "rho": 1.0}
+TICKS = {"data": "ticks", "classes": 2, "model": "si-mlp", "batch_size": 16, "rho": 1.0, "first_step": 0}
 
 
 def write_run(
@@ -143,6 +146,127 @@ def test_worse_means_more_than_1_pp_and_more_than_two_standard_errors():
     # Variance 0.0002 of four runs each: the standard error of the difference is 1 pp.
     four = np.array([-0.01, -0.01, 0.01, 0.01]) * np.sqrt(1.5)
     assert is_worse(0.5 + four, 0.5201 + four) and not is_worse(0.5 + four, 0.5199 + four)
+
+
+# Runs that train until they converge
+
+
+def write_convergence(folder, lr, losses, seed=1, until_loss=0.05):
+    """A run with these train losses that was to stop below one; its test accuracy grows by 1 % at every epoch."""
+    member, accuracy = {"lrs": [lr], "seed": seed}, [(30 + epoch) / 100 for epoch in range(len(losses))]
+    series = {"train_loss": [losses], "test_accuracy": [accuracy], "final_step": len(losses) - 1}
+    settings = IMAGES | {"until_loss": until_loss}
+    write_run(folder / f"converge/{lr}-{seed}", "pretrain", [member], settings, **series)
+
+
+def test_runs_that_stop_at_a_loss_are_no_pre_trainings(study):
+    before = analyze.Study(study)
+    write_convergence(study, 1e-3, [10, 1, 0.04])  # a PLR of the grid, and its seed
+    write_convergence(study, 5e-3, [10, 1, 0.5, 0.2, 0.04])  # another length
+    after = analyze.Study(study)
+    for study_now in (before, after):
+        assert list(study_now.by_plr("pretrain", final("test_accuracy"))) == PLRS
+    assert analyze.measure_regimes(after) == analyze.measure_regimes(before)
+    assert after.by_plr("converge", final("test_accuracy")) == {1e-3: [0.32], 5e-3: [0.34]}
+    assert [len(after.of_stage(stage)) for stage in ("pretrain", "converge", "finetune", "swa")] == [5, 2, 10, 5]
+    write_convergence(study, 6e-3, [10, 0.04], until_loss=0.06)
+    with pytest.raises(analyze.BadInput, match="differ in until_loss .0.05 and 0.06."):
+        analyze.Study(study)
+
+
+@pytest.mark.parametrize(
+    "converged, refined",
+    [
+        ({}, (1e-3, 1e-2)),
+        ({3e-3: [True]}, (3e-3, 1e-2)),
+        ({3e-3: [False]}, (1e-3, 3e-3)),
+        ({3e-3: [True, False]}, (3e-3, 1e-2)),  # half of the seeds is enough
+        ({3e-3: [True, False, False]}, (1e-3, 3e-3)),
+        ({2e-3: [True], 3e-3: [True], 5e-3: [False], 7e-3: [False]}, (3e-3, 5e-3)),
+        ({3e-3: [False], 5e-3: [True]}, (5e-3, 1e-2)),
+        ({5e-4: [False], 1e-3: [False]}, (1e-3, 1e-2)),  # what the grid says is not undone
+        ({1e-2: [True], 3e-2: [False]}, (1e-2, 3e-2)),
+        ({3e-2: [True]}, (3e-2, 1e-1)),
+    ],
+)
+def test_the_bracket_of_convergence(study, monkeypatch, capsys, converged, refined):
+    for lr, of_seeds in converged.items():
+        for seed, reached in enumerate(of_seeds):
+            write_convergence(study, lr, [10, 1, 0.049 if reached else 0.05], seed)
+    assert convergence_bracket(analyze.Study(study), refined=True) == refined
+    command(monkeypatch, "boundary", study, "--refined")
+    command(monkeypatch, "boundary", study)
+    assert capsys.readouterr().out == f"{lr_name(refined[0])} {lr_name(refined[1])}\n1e-3 1e-2\n"
+
+
+def test_the_bracket_needs_a_learning_rate_above_it(study):
+    write_convergence(study, 2.0, [10, 1, 0.04])
+    with pytest.raises(analyze.BadInput, match="no learning rate above 2, which converges, was tried"):
+        convergence_bracket(analyze.Study(study), refined=True)
+    assert convergence_bracket(analyze.Study(study), refined=False) == (1e-3, 1e-2)
+
+
+@pytest.mark.parametrize(
+    "until_loss, level, losses, step, accuracy",
+    [
+        (1e-4, 1e-2, [9, 0.1, 0.01, 0.009, 0.00009], 15, 0.3),
+        (0.05, 0.05, [9, 0.05, 0.049], 10, 0.2),
+        (0.05, 0.05, [9, 0.049, 0.06, 0.04], 5, 0.1),
+        (0.05, 0.05, [9, 0.2, 0.06], None, None),
+        (0.05, 0.05, [9, None], None, None),
+        (20, 20, [9], 0, 0.0),
+    ],
+)
+def test_where_a_run_has_converged(until_loss, level, losses, step, accuracy):
+    metrics = {"step": [5 * n for n in range(len(losses))], "train_loss": [[loss] for loss in losses]}
+    metrics["test_accuracy"] = [[n / 10] for n in range(len(losses))]
+    of_loss = SimpleNamespace(metrics=metrics, settings={"until_loss": until_loss})
+    assert convergence_level(of_loss) == level
+    assert at_convergence("step")(of_loss, 0) == step
+    assert at_convergence("test_accuracy")(of_loss, 0) == accuracy
+
+
+# Pre-training in two stages
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """{learning rates of its stages: test accuracy} of two seeds each, and the folder of the runs."""
+    every_lrs = [(1e-4,), (1e-2,), (0.1,), (1e-4, 1e-4), (1e-2, 1e-4), (0.1, 1e-4), (0.1, 1e-2)]
+    every_lrs += [(0.1, 1e-2, 1e-4), (1e-4, 1e-4, 1e-4)]
+    accuracies = {lrs: [0.5 + number / 100, 0.8] for number, lrs in enumerate(every_lrs)}
+    for lrs, of_seeds in accuracies.items():
+        stage, settings = "finetune" if len(lrs) > 1 else "pretrain", {"first_step": 30 * (len(lrs) - 1)}
+        members = [{"lrs": list(lrs), "seed": seed} for seed in (1, 2)]
+        path = tmp_path / "-".join(map(str, lrs))
+        write_run(path, stage, members, IMAGES | settings, test_accuracy=of_seeds)
+    return tmp_path, accuracies
+
+
+def test_second_stages_of_pre_training_are_no_fine_tunings(staged):
+    folder, _ = staged
+    assert analyze.Study(folder).flrs() == [1e-4]  # 1e-2 is a second stage; training on at 1e-4 is none
+    assert analyze.Study(folder).two_stage_lrs() == [(0.1, 1e-2, 1e-4)]
+    (folder / "0.1-0.01-0.0001/config.json").unlink()
+    assert analyze.Study(folder).flrs() == [1e-4, 1e-2]
+    assert analyze.Study(folder).two_stage_lrs() == []
+
+
+def test_values_at_the_learning_rates_of_all_stages(staged):
+    folder, accuracies = staged
+    found = analyze.Study(folder)
+    assert {lrs: found.at(final("test_accuracy"), lrs) for lrs in accuracies} == accuracies
+    assert found.at(final("test_accuracy"), [1e-4] * 4) == found.at(final("test_accuracy"), [5.0]) == []
+
+
+def test_from_scratch_is_the_longest_training_at_one_rate(staged):
+    folder, accuracies = staged
+    for stages, steps in ((3, 60 + EPOCHS), (2, 30 + EPOCHS), (1, EPOCHS)):
+        lrs = (1e-4,) * stages
+        assert analyze.Study(folder).from_scratch(final("test_accuracy"), 1e-4) == (accuracies[lrs], steps)
+        (folder / "-".join(map(str, lrs)) / "config.json").unlink()
+    assert analyze.Study(folder).from_scratch(final("test_accuracy"), 1e-4) == ([], 0)
+    assert analyze.Study(folder).from_scratch(final("test_accuracy"), 1e-2) == (accuracies[1e-2,], EPOCHS)
 
 
 # Figures
@@ -359,6 +483,13 @@ def test_geometry_is_measured_once_and_where_all_solutions_are_there(tick_study,
     assert before == {path: path.stat().st_mtime_ns for path in tick_study.rglob("geometry*.json")}
 
 
+def test_geometry_of_images_is_left_out_where_solutions_are_missing(study, monkeypatch, capsys):
+    command(monkeypatch, "geometry", study)
+    left_out = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
+    assert [line.split()[2] for line in left_out] == [f"{study}/pretrain/{plr}/checkpoint.pt:" for plr in PLRS]
+    assert not list(study.rglob("geometry*"))
+
+
 def test_geometry_of_a_diverged_member_is_not_measured(tick_study, monkeypatch):
     path = tick_study / "ft0.001-0.0005/checkpoint.pt"
     tensors = torch.load(path, weights_only=True)
@@ -462,7 +593,11 @@ def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_pa
     [
         (["figures", "{empty}", "--out", "o"], "holds no run folders"),
         (["features", "{images}"], "no complete runs on ticks"),
-        (["geometry", "{images}"], "geometry is measured on ticks so far"),
+        (["geometry", "{few}"], "holds fine-tuning at fewer than two FLRs"),
+        (["boundary", "{few}"], "its pre-trainings do not bracket the boundary of regimes 1 and 2"),
+        (["bands", "{ticks}"], "this is measured on images"),
+        (["norms", "{ticks}"], "this is measured on images"),
+        (["sharpness", "{ticks}", "--level", "0.1"], "this is measured on images"),
         (["claims", "{empty}"], "holds no run folders"),
         (["figures", "{ticks}", "--only", "16", "--out", "o"], "run analyze.py geometry"),
         (["figures", "{images}", "--only", "5", "--out", "o"], "is about ticks"),
@@ -485,8 +620,9 @@ def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments,
     write_run(augmented / "other", "pretrain", [{"lrs": [1], "seed": 1}], IMAGES | {"augment": "crop-flip"})
     damaged = tmp_path / "figure01.json"
     damaged.write_text('{"figure": 1}')
+    write_run(tmp_path / "few/run", "pretrain", [{"lrs": [1], "seed": 1}], IMAGES, train_loss=[1.0])
     places = {"augmented": augmented, "damaged": damaged, "empty": empty, "images": study, "mixed": mixed}
-    places["ticks"] = tick_study
+    places |= {"ticks": tick_study, "few": tmp_path / "few"}
     with pytest.raises(analyze.BadInput, match=message):
         command(monkeypatch, *(argument.format(**places) for argument in arguments))
 

@@ -6,7 +6,8 @@ from test_networks import NAMES, kernels, norms, pixels, plain_logits
 from torch.nn import functional as F
 
 import models
-from models.batchnorm import reestimate
+from models import evaluation
+from models.batchnorm import reestimate, reestimating
 
 SIZES = [7, 2, 12, 5]
 
@@ -95,3 +96,78 @@ def test_changes_only_statistics_and_leaves_evaluation_mode(name):
     assert not any(module.training for module in network.modules())
     changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {key for key in before if "running" in key or "num_batches" in key}
+
+
+def diverse_momenta(network):
+    momenta = [0.25 + number / 64 for number in range(len(norms(network)))]
+    for norm, momentum in zip(norms(network), momenta):
+        norm.momentum = momentum
+    return momenta
+
+
+def test_one_batch_of_all_images_gives_the_moments_of_all_data():
+    network = models.build("si-convnet", 4, 10, init_seed=0)
+    images = pixels(12).float() + 3
+    with torch.no_grad(), reestimating(network):
+        network(images)
+    first = network.convolutions[0].weight.detach().double()
+    maps = F.conv2d(images.double(), first, padding=1).movedim(1, 0).flatten(1).numpy()
+    found = network.norms[0]
+    torch.testing.assert_close(
+        found.running_mean.double(), torch.from_numpy(maps.mean(axis=1)), rtol=1e-5, atol=1e-6
+    )
+    expected = torch.from_numpy(maps.var(axis=1, ddof=1))
+    torch.testing.assert_close(found.running_var.double(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_while_reestimating_are_those_of_batch_statistics(name):
+    network = new_network(name).eval()
+    weights = [p.detach() for p in kernels(network).values()]
+    classifier = network.classifier.weight, network.classifier.bias
+    with reestimating(network):
+        for images, _ in unequal_batches():
+            expected, _ = plain_logits(name, images, weights, classifier)
+            torch.testing.assert_close(network(images), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_a_measurement_while_reestimating_leaves_the_statistics_of_reestimate():
+    network, other = new_network("si-convnet"), new_network("si-convnet")
+    batches = [(images, labels.long()) for images, labels in unequal_batches()]
+    losses = [F.cross_entropy(other.train()(images), labels, reduction="sum").item() for images, labels in batches]
+    reestimate(other, batches)
+    with reestimating(network):
+        loss, _ = evaluation.evaluate(network, batches)
+    assert loss == pytest.approx(sum(losses) / sum(SIZES), rel=1e-10)
+    assert_statistics(network, statistics(other))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exception_while_reestimating_leaves_momenta_and_no_hook_behind(name):
+    network = new_network(name)
+    momenta = diverse_momenta(network)
+    (images, _), *_ = unequal_batches()
+    with pytest.raises(KeyError), reestimating(network):
+        network(images)
+        raise KeyError
+    assert [norm.momentum for norm in norms(network)] == momenta
+    assert not any(module.training for module in network.modules())
+    before = statistics(network)[0]
+    network.train()(5 * images + 1)
+    assert [norm.momentum for norm in norms(network)] == momenta
+    first = next(iter(kernels(network).values())).detach()
+    mean = F.conv2d(5 * images + 1, first, padding=1).mean((0, 2, 3))
+    expected = (1 - momenta[0]) * before[0] + momenta[0] * mean
+    torch.testing.assert_close(norms(network)[0].running_mean, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_evaluation_after_reestimating_changes_no_statistics():
+    network = new_network("si-resnet18")
+    momenta = diverse_momenta(network)
+    with torch.no_grad(), reestimating(network):
+        for images, _ in unequal_batches():
+            network(images)
+    expected = statistics(network)
+    network(pixels(3, seed=9))
+    assert_statistics(network, expected)
+    assert [norm.momentum for norm in norms(network)] == momenta

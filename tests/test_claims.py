@@ -3,14 +3,15 @@
 import copy
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
-from test_analyze import EPOCHS, TICKS, command, write_run, write_study
+from test_analyze import EPOCHS, IMAGES, TICKS, command, write_run, write_study
 
 from data.claims import CLAIMS, judge
 from data.files import write_json
-from data.runs import geometry_name
+from data.runs import geometry_name, sharpness_name
 from data.study import Study, measure_regimes
 
 PLRS = [float(f"{10 ** (-4 + index / 4):.3g}") for index in range(14)]
@@ -30,6 +31,7 @@ IDEAL = {
         [66, 67, 64.4, 65.3, 66.2, 67.1, 72.5, 72, 69, 66.5, 65.9, 67, 67, 67],
     ],
     "two_stages": [72.2, 72.1],  # from PLR 9 by PLR 6 to the lowest and the highest FLR
+    "scratch": [62.2, 67.2],  # trained at these alone for as long
     "averaged": {
         2: [62.05, 63.05, 64.05, 65.05, 66.05, 67.05, 68, 67, 60, 54, 50.5, 50, 50, 50],
         5: [62.05, 63.05, 64.05, 65.05, 66.05, 67.05, 70, 69, 60.5, 54.5, 50.8, 50, 50, 50],
@@ -109,9 +111,13 @@ def write_ideal(folder, **changes):
         folder / "second-stage", "finetune", second_stage, TICKS, parent=pretraining, test_accuracy=[0.57] * 2
     )
     for flr, accuracy in zip(FLRS[::2], ideal["two_stages"]):
-        two = [member for member in members(PLRS[6], flr, indices=[9])]
+        two, settings = members(PLRS[6], flr, indices=[9]), TICKS | {"first_step": 2 * EPOCHS}
         series = {"test_accuracy": [accuracy / 100] * 2}
-        write_run(folder / f"two-stages/{flr}", "finetune", two, TICKS, **series)
+        write_run(folder / f"two-stages/{flr}", "finetune", two, settings, **series)
+    for flr, accuracy in zip(FLRS[::2], ideal["scratch"]):
+        throughout, settings = members(flr, flr, indices=[PLRS.index(flr)]), TICKS | {"first_step": 2 * EPOCHS}
+        series = {"test_accuracy": [accuracy / 100] * 2}
+        write_run(folder / f"scratch/{flr}", "finetune", throughout, settings, **series)
     windows = list(ideal["averaged"])
     swa = {"window": windows, "test_accuracy": [of_members(curve) for curve in ideal["averaged"].values()]}
     write_run(folder / "swa", "swa", members(), TICKS | {"windows": windows}, swa=swa)
@@ -127,13 +133,15 @@ def verdicts(folder):
     return {verdict["claim"]: verdict for verdict in judge(Study(folder))}
 
 
-UNMEASURED = {"R5", "F7", "G5", "Z1", "Z2", "Z3", "Z4", "Z5", "H1", "H2"}
+UNMEASURED = {"G5", "Z3", "Z4", "Z5"}  # in any study
+OF_IMAGES = {"R5", "F7", "Z1", "Z2", "H1", "H2"}
 
 
 def test_every_measurable_claim_holds_in_the_ideal_study(tmp_path):
     write_ideal(tmp_path)
     found = verdicts(tmp_path)
-    assert {name for name, verdict in found.items() if verdict["verdict"] == "not measurable"} == UNMEASURED
+    missing = {name for name, verdict in found.items() if verdict["verdict"] == "not measurable"}
+    assert missing == UNMEASURED | OF_IMAGES
     assert [name for name, verdict in found.items() if verdict["verdict"] == "does not hold"] == []
 
 
@@ -171,7 +179,8 @@ BREAKS = [
     ("F5", changed("finetuned", (11, 63), (12, 63), (13, 63), key=0)),
     ("F5", changed("finetuned", (11, 73), (12, 64), (13, 64), key=2)),
     ("F6", {"two_stages": [70.5, 72.1]}),
-    ("F6", changed("pretrained", (0, 72.1))),
+    ("F6", {"scratch": [72.1, 67.2]}),
+    ("F6", {"scratch": [62.2, 66.4]}),
     ("F6", changed("finetuned", (9, 67.5), key=2)),
     ("W1", changed("averaged", (2, 64.5), key=2)),
     ("W2", changed("averaged", (6, 70.5), (7, 70), key=10)),
@@ -249,6 +258,234 @@ def test_what_is_missing_is_named(tmp_path, missing, unjudged, reason):
         assert found[name]["verdict"] == "not measurable", name
         assert re.search(reason, found[name]["missing"]), found[name]["missing"]
     assert found["R1"]["verdict"] == "holds"
+
+
+# What is measured on image runs: the same regimes, one run per point
+
+CONVERGE_LRS = [5e-4, 1e-3, 1.2e-3, 1.4e-3, 1.6e-3, 1.8e-3]
+IMAGE_IDEAL = {
+    "epochs": [30, 20, 22, 26, 35, 60],  # to converge
+    "accuracy": [61, 62, 63, 64, 65, 66],  # there
+    "bands": {
+        stage: {
+            "background": [54] * 10 + [51] * 4,
+            "low": [58, 57, 56, 55, 54, 53, 55, 54, 53, 52, 51, 50, 50, 50],
+            "mid": [52, 53, 54, 55, 56, 57, 65, 64, 60, 56, 54, 50, 50, 50],
+            "high": [50] * 14,
+        }
+        for stage in ("pretrain", "swa", 0, 1, 2)  # numbers are those of FLRs
+    },
+    "decades": {
+        "initial": 0.5,
+        "end": 4,
+        "low": 2.5,
+        "high": 1.2,
+        "scratch": 1,
+    },  # of filter norms at the last PLR
+    "sharpness": {  # by level: (gradient norm, test error) of pre-trainings and of fine-tunings at the lowest FLR
+        0.5: (
+            [1, 2, 3, 4, 5, 6] + [7] * 5,
+            [40] * 11,
+            [1, 2, 3, 4, 5, 6] + [1, 2, 3, 4, 5],
+            [20] * 6 + [1, 2, 3, 4, 5],
+        ),
+        0.1: (
+            [6, 5, 4, 3, 2, 1] + [7, 8, 9, 10, 11],
+            [40, 39, 38, 37, 36, 35] + [41, 42, 43, 44, 45],
+            [10, 20, 30, 40, 50, 60] + [1, 2, 3, 4, 5],
+            [40, 50, 60, 70, 80, 90] + [30, 28, 31, 27, 29],
+        ),
+        0.02: ([1, 2, 3, 4], [1, 2, 3, 4], [], []),
+    },
+}
+
+
+def norms_over(decades):
+    """Norms of 201 filters whose percentiles 0.5 and 99.5 are this far apart."""
+    return np.logspace(-decades / 0.99, 0, 201).tolist()
+
+
+def write_image_ideal(folder, **changes):
+    ideal = copy.deepcopy(IMAGE_IDEAL) | changes
+    settings = IMAGES | {"classes": 2, "keep_loss": sorted(ideal["sharpness"])}
+
+    def write(path, stage, lrs, index, accuracy, bands, norms, **others):
+        members = [{"lrs": [PLRS[index], *lrs], "seed": 1}]
+        others = {"train_loss": [[10] + [IDEAL["late_loss"][index]] * EPOCHS]} | others
+        write_run(
+            folder / path,
+            stage,
+            members,
+            settings | others.pop("settings", {}),
+            test_accuracy=[accuracy / 100],
+            **others,
+        )
+        accuracies = {band: [curve[index] / 100] for band, curve in bands.items()}
+        write_json(folder / path / "bands-keep.json", {"accuracy": accuracies})
+        write_json(folder / path / "norms.json", {name: [norms_over(spread)] for name, spread in norms.items()})
+
+    decades, bands, of_levels = ideal["decades"], ideal["bands"], ideal["sharpness"]
+    for index in range(len(PLRS)):
+        end = decades["scratch"] if index == 5 else decades["end"] if index == 13 else 0.7
+        own = {"train_accuracy": [IDEAL["train_accuracy"][index] / 100]}
+        norms = {"initial": decades["initial"], "checkpoint": end}
+        write(
+            f"pretrain/{index}", "pretrain", [], index, IDEAL["pretrained"][index], bands["pretrain"], norms, **own
+        )
+        swa = {
+            "window": [5, 10],
+            "test_accuracy": [[IDEAL["averaged"][window][index] / 100] for window in (5, 10)],
+        }
+        own = {"swa": swa, "settings": {"windows": [5, 10]}}
+        write(f"swa/{index}", "swa", [], index, 50, bands["swa"], {"swa-5": 0.7}, **own)
+        for number, flr in enumerate(FLRS):
+            norms = {"checkpoint": {0: decades["low"], 1: 0.7, 2: decades["high"]}[number]}
+            accuracy = IDEAL["finetuned"][number][index]
+            write(f"finetune/{index}-{number}", "finetune", [flr], index, accuracy, bands[number], norms)
+        for level, columns in of_levels.items():
+            for path, (norm, error) in {
+                f"pretrain/{index}": columns[:2],
+                f"finetune/{index}-0": columns[2:],
+            }.items():
+                if index < len(norm):
+                    measured = {
+                        "gradient_norm": [norm[index]],
+                        "test_accuracy": [1 - error[index] / 100],
+                        "images": 1,
+                    }
+                    write_json(folder / path / f"{sharpness_name(level)}.json", measured)
+    write("second-stage", "finetune", [PLRS[6]], 9, 57, bands[0], {"checkpoint": 0.7})
+    of_second_stage = {"gradient_norm": [100], "test_accuracy": [0.01]}
+    write_json(folder / "second-stage" / f"{sharpness_name(0.1)}.json", of_second_stage)
+    for flr, accuracy in zip(FLRS[::2], IDEAL["two_stages"]):
+        write(f"two-stages/{flr}", "finetune", [PLRS[6], flr], 9, accuracy, bands[0], {"checkpoint": 0.7})
+    for lr, epochs, accuracy in zip(CONVERGE_LRS, ideal["epochs"], ideal["accuracy"]):
+        losses = {1: [10] * epochs + [0.04], 2: [10] * 100}  # the second seed does not converge
+        for seed, of_seed in losses.items():
+            members, path = [{"lrs": [lr], "seed": seed}], folder / f"converge/{lr}-{seed}"
+            series = {"train_loss": [of_seed], "test_accuracy": [accuracy / 100], "final_step": len(of_seed) - 1}
+            write_run(path, "pretrain", members, settings | {"until_loss": 0.05}, **series)
+
+
+def test_claims_of_images_hold_in_the_ideal_study(tmp_path):
+    write_image_ideal(tmp_path)
+    found = verdicts(tmp_path)
+    assert {name for name in OF_IMAGES if found[name]["verdict"] == "holds"} == OF_IMAGES
+    assert found["R5"]["measured"]["fewest epochs"] == pytest.approx(20)
+    assert found["R5"]["measured"]["at the largest rate"] == pytest.approx(60)
+    decades = [
+        found["F7"]["measured"][name] for name in ("decades at first", "after regime 3", "from scratch at it")
+    ]
+    assert decades == pytest.approx([0.5, 4, 1])
+    assert found["Z1"]["measured"]["SWA: mid band in 2A"] == pytest.approx(65)
+    assert found["Z1"]["measured"]["SWA: best other band there"] == pytest.approx(55)
+    assert found["Z2"]["measured"]["best band at the smallest PLR"] == "low"
+    assert found["Z2"]["measured"]["farthest from chance beyond 2A"] == pytest.approx(4)
+    assert [found[name]["measured"]["at train loss"] for name in ("H1", "H2")] == [0.1, 0.1]
+    correlation = found["H2"]["measured"]["rank correlation of sharpness and test error"]
+    assert correlation == pytest.approx(-0.3)
+
+
+def changed_band(stage, band, *changes):
+    bands = copy.deepcopy(IMAGE_IDEAL["bands"])
+    for index, value in changes:
+        bands[stage][band][index] = value
+    return {"bands": bands}
+
+
+def changed_sharpness(level, column, *changes):
+    sharpness = copy.deepcopy(IMAGE_IDEAL["sharpness"])
+    for index, value in changes:
+        sharpness[level][column][index] = value
+    return {"sharpness": sharpness}
+
+
+IMAGE_BREAKS = [
+    ("R5", {"epochs": [30, 20, 40, 50, 58, 62]}),  # as steep or less next to the boundary
+    ("R5", {"epochs": [30, 20, 23, 25, 21, 20]}),  # does not rise
+    ("R5", {"accuracy": [61, 62, 63, 66, 65, 64]}),
+    ("R5", {"accuracy": [61, 62, 63, 64, 65, 72.6]}),  # fine-tuned from 2A: 72.5 %
+    ("F7", {"decades": IMAGE_IDEAL["decades"] | {"initial": 1.1}}),
+    ("F7", {"decades": IMAGE_IDEAL["decades"] | {"end": 2.9}}),
+    ("F7", {"decades": IMAGE_IDEAL["decades"] | {"low": 1.9}}),
+    ("F7", {"decades": IMAGE_IDEAL["decades"] | {"high": 1.4}}),
+    ("F7", {"decades": IMAGE_IDEAL["decades"] | {"high": 0.6}}),
+    *(("Z1", changed_band(stage, "mid", (5, 66))) for stage in ("pretrain", "swa", 0, 2)),
+    *(("Z1", changed_band(stage, "high", (6, 66))) for stage in ("pretrain", "swa", 0, 2)),
+    ("Z1", changed_band("pretrain", "background", (6, 65.5))),
+    ("Z1", changed_band("swa", "mid", (9, 65.5))),
+    ("Z2", changed_band("pretrain", "mid", (0, 58.5))),
+    ("Z2", changed_band("pretrain", "high", (0, 58.5))),
+    *(("Z2", changed_band("pretrain", band, (10, 55.5))) for band in ("background", "low", "mid", "high")),
+    ("Z2", changed_band("pretrain", "low", (13, 44))),
+    ("H1", changed_sharpness(0.1, 0, (0, 3.5), (1, 2.5))),
+    ("H1", changed_sharpness(0.1, 1, (0, 36.5), (1, 35.5))),
+    ("H2", changed_sharpness(0.1, 3, (6, 26), (7, 27), (8, 28), (9, 29), (10, 30))),
+    ("H2", changed_sharpness(0.1, 3, (6, 31), (7, 30), (8, 29), (9, 28), (10, 27))),
+]
+
+
+@pytest.mark.parametrize(
+    "claim, changes", IMAGE_BREAKS, ids=[f"{n}-{name}" for n, (name, _) in enumerate(IMAGE_BREAKS)]
+)
+def test_a_claim_of_images_fails_where_the_runs_say_otherwise(tmp_path, claim, changes):
+    write_image_ideal(tmp_path, **changes)
+    verdict = verdicts(tmp_path)[claim]
+    assert verdict["verdict"] == "does not hold", verdict
+
+
+@pytest.mark.parametrize("changes", [changed_band(1, "mid", (5, 66)), changed_band(0, "low", (0, 70))])
+def test_other_bands_and_stages_do_not_matter(tmp_path, changes):
+    write_image_ideal(tmp_path, **changes)
+    assert [verdicts(tmp_path)[name]["verdict"] for name in ("Z1", "Z2")] == ["holds"] * 2
+
+
+@pytest.mark.parametrize(
+    "missing, unjudged, reason",
+    [
+        ("converge", {"R5"}, "no runs that train until they converge: scripts/boundary.sh"),
+        ("converge/*-2", {"R5"}, None),
+        ("converge/0.00[01]*[568]-1", {"R5"}, "four or more learning rates are needed"),
+        ("pretrain/13/norms.json", {"F7"}, "filter norms of the initial point are not measured: analyze.py norms"),
+        ("finetune/13-2/norms.json", {"F7"}, "filter norms of fine-tuned runs are not measured: analyze.py norms"),
+        ("pretrain/5/norms.json", {"F7"}, "filter norms of training at the highest FLR are not measured"),
+        ("*/*/bands-keep.json", {"Z1", "Z2"}, "frequency bands are not measured: analyze.py bands"),
+        ("swa/*/bands-keep.json", {"Z1"}, "frequency bands are not measured: analyze.py bands"),
+        ("pretrain/12/bands-keep.json", {"Z2"}, "runs are missing, for one at PLR 0.1"),
+        ("pretrain/3/sharpness*", {"H1"}, None),
+        ("pretrain/[34]/sharpness*", {"H1"}, "of fewer than five such solutions: analyze.py sharpness"),
+        ("finetune/[89]-0/sharpness*", {"H2"}, "of fewer than five such solutions: analyze.py sharpness"),
+    ],
+)
+def test_what_is_missing_of_images_is_named(tmp_path, missing, unjudged, reason):
+    write_image_ideal(tmp_path)
+    for path in tmp_path.glob(missing):
+        for file in [path] if path.is_file() else path.rglob("*.json"):
+            file.unlink()
+    found = verdicts(tmp_path)
+    for name in OF_IMAGES:
+        if name in unjudged and reason:
+            assert found[name]["verdict"] == "not measurable" and reason in found[name]["missing"], found[name]
+        else:
+            assert found[name]["verdict"] == "holds", found[name]
+
+
+def test_scratch_is_the_longest_training_at_a_rate(tmp_path):
+    write_image_ideal(tmp_path / "images")
+    write_ideal(tmp_path / "ticks")
+
+    def measured(kind):
+        return verdicts(tmp_path / kind)["F6"]["measured"]
+
+    name = f"{PLRS[9]:.3g}, {PLRS[6]:.3g}, {FLRS[0]:.3g}: scratch"
+    assert measured("ticks")[name] == pytest.approx(62.2) and measured("images")[name] == pytest.approx(62.1)
+    shutil.rmtree(tmp_path / "ticks/scratch")
+    assert (
+        measured("ticks")[name] == pytest.approx(62.1) and verdicts(tmp_path / "ticks")["F6"]["verdict"] == "holds"
+    )
+    for path in ("pretrain/0", "finetune/0-0"):
+        shutil.rmtree(tmp_path / "images" / path)
+    assert verdicts(tmp_path / "images")["F6"]["missing"] == "no run was trained at 0.0001 from scratch"
 
 
 def test_a_regime_2_without_2a_refutes_what_is_said_of_it(tmp_path):

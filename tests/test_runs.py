@@ -29,6 +29,7 @@ SCRIPTS = {"train": train, "finetune": finetune, "swa": swa}
 TICKS = ["--data", "ticks", "--lr", "1e-3", "1e30", "3e-2", "--log-every", 5]  # the second diverges
 SELDOM = ["--checkpoint-seconds", 60]  # fewer writes, the same result
 EVERY = [(stage, kind) for stage in SCRIPTS for kind in ("ticks", "images")]
+KEEP_LOSSES = {"train": (4, 2.85), "finetune": (1.55, 1.3)}  # what image runs cross in their first and second step
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +85,7 @@ def one_line(capsys):
 def origin(tmp_path_factory):
     """A folder with an image set and two complete runs to continue: tiny.pt, ticks, images."""
     folder = tmp_path_factory.mktemp("origin")
-    write_image_set(folder / "tiny.pt")
+    write_image_set(folder / "tiny.pt", seed=8)  # one on which train losses fall from the first step on
     for kind, steps in (("ticks", 10), ("images", 2)):
         assert call("train", *pretraining(kind, folder), "--steps", steps, "--out", folder / kind) == 0
     return folder
@@ -105,6 +106,8 @@ def command(stage, kind, origin, out, points=3):
         "finetune": [origin / kind, "--lr", 1e-4, *steps, "--out", out],
         "swa": [origin / kind, "--windows", 2, points + 1, "--spacing", spacing, "--out", out],
     }[stage]
+    if kind == "images" and stage in KEEP_LOSSES:
+        own += ["--keep-loss", *KEEP_LOSSES[stage]]
     return [stage, *own, "--checkpoint-seconds", 0, "--device", "cpu"], folder
 
 
@@ -167,18 +170,40 @@ def step_on_disk(folder):
     return step
 
 
-@pytest.mark.parametrize("stage, kind", EVERY)
-def test_killed_in_any_write_and_resumed(stage, kind, origin, finished, tmp_path):
-    _, expected = finished(stage, kind)
+def check_kills(made, out, expected):
+    """Kill a run, as made(folder) gives it, in each of its writes and resume it."""
     steps = set()
     for writes in itertools.count():
-        arguments, folder = command(stage, kind, origin, tmp_path / str(writes))
+        arguments, folder = made(out / str(writes))
         if survives(arguments, writes):
             break
         steps.add(step_on_disk(folder))
         assert call(*arguments) == 0
         assert_same_result(folder, expected)
     assert steps == {None, *strict_json(expected / "metrics.json")["step"][1:]}
+
+
+@pytest.mark.parametrize("stage, kind", EVERY)
+def test_killed_in_any_write_and_resumed(stage, kind, origin, finished, tmp_path):
+    check_kills(lambda out: command(stage, kind, origin, out), tmp_path, finished(stage, kind)[1])
+
+
+@pytest.mark.parametrize("stage", KEEP_LOSSES)
+def test_the_runs_that_are_killed_keep_weights_at_losses(stage, finished):
+    losses = finished(stage, "images")[1].glob("loss-*.pt")
+    kept = {"train": {"loss-4e0": 0, "loss-2.85e0": 1}, "finetune": {"loss-1.55e0": 0, "loss-1.3e0": 2}}
+    assert {path.stem: load(path)["step"] for path in losses} == kept[stage]
+
+
+def test_run_until_a_loss_is_killed_in_any_write_and_resumed(origin, tmp_path):
+    def made(out):
+        arguments, folder = command("train", "images", origin, out, points=5)
+        return [*arguments, "--until-loss", 2.8], folder
+
+    arguments, expected = made(tmp_path / "expected")
+    assert call(*arguments, *SELDOM) == 0
+    assert strict_json(expected / "metrics.json")["step"] == [0, 1, 2]
+    check_kills(made, tmp_path, expected)
 
 
 @pytest.mark.parametrize("stage, kind", EVERY)
@@ -220,18 +245,19 @@ def test_sigkill(stage, kind, origin, finished, tmp_path):
     assert_same_result(folder, finished(stage, kind, points=60)[1])
 
 
-def test_resume_goes_back_to_the_checkpoint(tmp_path):
+@pytest.mark.parametrize("on_disk", [{}, {"until_loss": None, "keep_loss": []}])  # the first was made earlier
+def test_resume_goes_back_to_the_checkpoint(on_disk, tmp_path):
     settings = {"until_loss": None, "keep_loss": []}
     config = {"stage": "pretrain", "settings": settings, "members": [], "parent": None}
     series = {name: [[1.0], [2.0], [3.0]] for name in SERIES if name != "step"}
     metrics = {"status": "running", "diverged_at": [None, 20, 10], "step": [0, 10, 20], **series}
     (tmp_path / "run").mkdir()
-    write_json(tmp_path / "run" / "config.json", config)
+    write_json(tmp_path / "run" / "config.json", config | {"settings": on_disk})
     write_json(tmp_path / "run" / "metrics.json", metrics)
     write_tensors(tmp_path / "run" / "checkpoint.pt", {"step": 10})
     with OpenRun(tmp_path / "run", config, torch.device("cpu")) as opened:
         checkpoint, trimmed = opened.resume()
-    assert checkpoint == {"step": 10}
+    assert checkpoint == {"step": 10} and opened.settings == settings
     assert trimmed["diverged_at"] == [None, None, 10] and trimmed["step"] == [0, 10]
     assert all(trimmed[name] == [[1.0], [2.0]] for name in series)
 
@@ -325,6 +351,8 @@ OTHER_SETTINGS = [
     ("train", "images", ["--compile"], "settings compile: False there, True asked for"),
     ("train", "images", ["--precision", "bf16"], "settings precision: fp32 there, bf16 asked for"),
     ("train", "images", ["--augment", "crop-flip"], "settings augment: none there, crop-flip asked for"),
+    ("train", "images", ["--until-loss", 0.5], "settings until_loss: None there, 0.5 asked for"),
+    ("train", "images", ["--keep-loss", 2.85], "settings keep_loss: [2.85, 4.0] there, [2.85] asked for"),
     ("finetune", "images", ["--steps", 99], "settings steps: 3 there, 99 asked for"),
     ("finetune", "ticks", ["--log-every", 1], "settings log_every: 5 there, 1 asked for"),
     ("swa", "ticks", ["--windows", 4], "settings windows: [2, 4] there, [4] asked for"),
@@ -344,16 +372,38 @@ def test_other_settings_are_refused_with_the_difference(stage, kind, change, dif
     assert call(*arguments) == 0  # the refused command holds nothing
 
 
-def test_runs_made_before_a_setting_existed_go_on(finished, tmp_path):
-    arguments, folder = finished("train", "images")
-    old = shutil.copytree(folder, tmp_path / "old")
-    config = strict_json(old / "config.json")
-    for name in ("precision", "augment"):
+LATER_SETTINGS = {
+    "ticks": ("until_loss", "keep_loss"),
+    "images": ("until_loss", "keep_loss", "precision", "augment"),
+}
+
+
+def make_older(folder):
+    """Take from a run folder the settings that there was no choice of when its like was first made."""
+    config = strict_json(folder / "config.json")
+    for name in LATER_SETTINGS["images" if "digest" in config["settings"] else "ticks"]:
         del config["settings"][name]
-    (old / "config.json").write_text(json.dumps(config))
-    assert Run(old).settings == Run(folder).settings
-    assert call(*arguments, "--out", old) == 0
-    assert call(*arguments, "--out", old, "--precision", "bf16") == 3
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("kind, steps", [("ticks", 10), ("images", 2)])
+def test_runs_made_before_a_setting_existed_go_on(kind, steps, origin, tmp_path):
+    old = make_older(shutil.copytree(origin / kind, tmp_path / "old"))
+    assert Run(old).settings == Run(origin / kind).settings
+    assert (Run(old).settings["until_loss"], Run(old).settings["keep_loss"]) == (None, [])
+    command = ["train", *pretraining(kind, origin), "--steps", steps]
+    assert call(*command, "--out", old) == 0
+    changes = [["--until-loss", 1], ["--keep-loss", 1], ["--precision", "bf16"]]
+    for change in changes[: {"ticks": 1, "images": 3}[kind]]:
+        assert call(*command, "--out", old, *change) == 3
+    for stage, own in (("finetune", ["--lr", 1e-3, "--steps", 1]), ("swa", ["--windows", 2])):
+        assert call(stage, old, *own, "--out", tmp_path / stage) == 0
+    killed = [*command, "--checkpoint-seconds", 0, "--out", tmp_path / "killed"]
+    assert not survives(killed, writes=4) and step_on_disk(tmp_path / "killed")
+    make_older(tmp_path / "killed")
+    assert call(*killed) == 0
+    assert_same_result(tmp_path / "killed", origin / kind)
 
 
 def test_other_images_are_refused(finished, tmp_path, capsys):

@@ -4,12 +4,20 @@ import json
 import os
 import re
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import random_image_set
+from test_runs import call
 
+import models
+import train
+from data.commandline import lr_name
 from data.images import save_image_set
+from data.runs import Run, find_runs
+from data.study import Study, final
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,15 +94,327 @@ def image_file(tmp_path):
     return path
 
 
-def test_narrow_sweep_trains_fine_tunes_and_averages(image_file, tmp_path):
-    short = {"PLRS": "1e-3 1e-2", "FLRS": "1e-4", "EPOCHS": "2", "FINETUNE_EPOCHS": "1", "TRAIN_FLAGS": ""}
-    run("bash", "scripts/cifar10_narrow.sh", str(image_file), str(tmp_path / "runs"), **short)
-    complete = [
-        path.parent.name for path in (tmp_path / "runs").rglob("metrics.json") if '"complete"' in path.read_text()
-    ]
-    assert sorted(complete) == sorted(
-        ["plr1e-3", "plr1e-2", "plr1e-3-flr1e-4", "plr1e-2-flr1e-4", "plr1e-3", "plr1e-2"]
+# The sweeps on images. To start Python takes longer than these trainings: `quick` forks a process that has started.
+
+SERVER = """
+import json, os, runpy, signal, socket, sys
+import torch, analyze, finetune, swa, train
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen(50)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    client, _ = server.accept()
+    if os.fork():
+        client.close()
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    request, streams, _, _ = socket.recv_fds(client, 100000, 3)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    folder, sys.argv = json.loads(request)
+    os.chdir(folder)
+    code = 0
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as leaving:
+        code = leaving.code or 0
+    sys.stdout.flush()
+    client.sendall(bytes([code]))
+    os._exit(0)
+"""
+CLIENT = """
+import json, os, socket, sys
+if sys.argv[1:3] in (["-m", "pip"], ["analyze.py", os.environ.get("LEFT_OUT")]):
+    sys.exit()
+if sys.argv[1] in ("train.py", "finetune.py", "swa.py", "analyze.py"):
+    with open(os.environ["CALLS"], "a") as calls:
+        calls.write(" ".join(sys.argv[1:]) + chr(10))
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(os.environ["SERVER"])
+    socket.send_fds(server, [json.dumps([os.getcwd(), sys.argv[1:]]).encode()], [0, 1, 2])
+    sys.exit((server.recv(1) or b"9")[0])
+os.execv(os.environ["PYTHON"], [os.environ["PYTHON"], *sys.argv[1:]])
+"""
+
+
+def stand_in(folder, text):
+    """A command `python` in a folder; returns the environment that makes scripts use it."""
+    path = folder / "bin/python"
+    path.parent.mkdir()
+    path.write_text(text)
+    path.chmod(0o755)
+    (folder / "calls").touch()
+    environment = {"PATH": f"{path.parent}:{os.environ['PATH']}", "CALLS": str(folder / "calls")}
+    return environment | {"VIRTUAL_ENV": sys.prefix, "PYTHON": sys.executable, "JOBS": "2", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The environment of a script whose python scripts run in forks of one process; its CALLS is a file that lists them."""
+    folder = tmp_path_factory.mktemp("quick")
+    (folder / "client.py").write_text(CLIENT)
+    environment = stand_in(folder, f'#!/bin/sh\nexec {sys.executable} -S -E {folder}/client.py "$@"\n')
+    environment["SERVER"] = str(folder / "socket")
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, environment["SERVER"]], cwd=ROOT, env=os.environ | environment
     )
+    while not (folder / "socket").exists():
+        assert server.poll() is None
+        time.sleep(0.05)
+    yield environment
+    server.kill()
+    server.wait()
+
+
+def calls(environment):
+    """The commands since the last time."""
+    path = Path(environment["CALLS"])
+    lines = path.read_text().splitlines()
+    path.write_text("")
+    return [line.split() for line in lines]
+
+
+SHORT = {"EPOCHS": "30", "FINETUNE_EPOCHS": "4", "WINDOWS": "2 5", "PLRS": "3e-3 1e-2 3e-2 1e-1"}
+SHORT |= {"FLRS": "3e-3 b12", "TWO_STAGES": "1e-1 3e-2", "DATA": "sets/tiny.pt"}
+
+
+@pytest.fixture(scope="module")
+def narrow(quick, tmp_path_factory):
+    """A folder with an image set, sets/tiny.pt, and the runs of a short sweep on it, in `runs`.
+
+    In 30 epochs 3e-3 and 1e-2 converge, 3e-2 and 1e-1 do not.
+    """
+    folder = tmp_path_factory.mktemp("narrow")
+    (folder / "sets").mkdir()
+    save_image_set(random_image_set(classes=3, train=64, test=6, side=8), folder / "sets/tiny.pt")
+    run("bash", str(ROOT / "scripts/images.sh"), "narrow", "runs", folder=folder, **quick | SHORT)
+    return folder
+
+
+def complete(folder):
+    paths = folder.rglob("metrics.json")
+    return {str(path.parent.relative_to(folder)) for path in paths if Run(path.parent).complete}
+
+
+def test_a_sweep_on_images_trains_fine_tunes_and_averages(narrow):
+    plrs = SHORT["PLRS"].split()
+    expected = {f"{stage}/plr{plr}" for stage in ("pretrain", "swa") for plr in plrs}
+    expected |= {f"finetune/plr{plr}-flr{flr}" for plr in plrs for flr in ("3e-3", "1e-2")}  # b12 is 1e-2
+    expected |= {"finetune/plr1e-1-flr3e-2"} | {f"finetune/plr1e-1-flr3e-2-flr{flr}" for flr in ("3e-3", "1e-2")}
+    expected |= {f"finetune/plr{flr}-flr{flr}-flr{flr}" for flr in ("3e-3", "1e-2")}
+    assert complete(narrow / "runs") == expected
+    assert len(find_runs(narrow / "runs")) == len(expected)
+
+
+def test_stages_of_a_sweep_on_images(narrow):
+    pretrained = [Run(narrow / f"runs/pretrain/plr{plr}") for plr in SHORT["PLRS"].split()]
+    assert [member["seed"] for run in pretrained for member in run.members] == [2000, 2001, 2002, 2003]
+    for run in find_runs(narrow / "runs"):
+        names = ("model", "width", "batch_size", "rho")
+        assert [run.settings[name] for name in names] == ["si-convnet", 8, 64, 12]
+        kind = run.config["stage"]
+        assert run.last_step == {"pretrain": 30, "finetune": 4, "swa": 4}[kind]
+        assert run.settings["log_every"] == {"pretrain": 2, "finetune": 1, "swa": 1}[kind]
+        assert run.settings["keep_loss"] == ([] if kind == "swa" else [0.1, 0.3, 0.5, 1])
+    study = Study(narrow / "runs")
+    assert study.flrs() == [3e-3, 1e-2] and study.windows() == [2, 5]
+    assert study.two_stage_lrs() == [(1e-1, 3e-2, 3e-3), (1e-1, 3e-2, 1e-2)]
+    assert [len(study.from_scratch(final("test_accuracy"), flr)[0]) for flr in (3e-3, 1e-2)] == [1, 1]
+    assert study.from_scratch(final("test_accuracy"), 1e-2)[1] == 30 + 4 + 4
+
+
+def test_a_sweep_on_images_is_measured_and_drawn(narrow):
+    for run in find_runs(narrow / "runs"):
+        expected = {"config", "metrics", "bands-keep", "norms"}
+        expected |= {f"sharpness-{name}" for name in ("loss-5e-1", "loss-3e-1") if run.has_weights(name)}
+        expected |= {"geometry-flr3e-3-flr1e-2"} if run.config["stage"] == "pretrain" else set()
+        assert {path.stem for path in run.path.glob("*.json")} - {"band-images"} == expected
+    drawn = {path.stem for path in (narrow / "runs/figures").glob("*.pdf")}
+    assert drawn >= {f"figure{number:02d}" for number in (1, 2, 3, 6, 7, 9, 12, 13, 26)}
+    claims = json.loads((narrow / "runs/claims.json").read_text())
+    assert claims["regimes"]["b12"] == {"last": 1e-2, "next": 3e-2}
+
+
+def written(folder):
+    """Every file of the run folders in a folder, but for their locks, and when it was written."""
+    paths = [path for run in find_runs(folder) for path in run.path.iterdir() if path.name != "lock"]
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+def test_a_sweep_on_images_that_is_there_is_left_alone(quick, narrow):
+    before, short = written(narrow / "runs"), SHORT | {"LEFT_OUT": "figures"}
+    run("bash", str(ROOT / "scripts/images.sh"), "narrow", "runs", folder=narrow, **quick | short)
+    assert written(narrow / "runs") == before
+
+
+def fails(*command, folder, **environment):
+    """Run a command that fails; returns its exit code and output."""
+    done = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    return done.returncode, done.stdout + done.stderr
+
+
+BOUNDARY = {
+    "LRS": "3e-3",
+    "SEEDS": "1 2",
+    "RATIO": "1.5",
+    "UNTIL_LOSS": "0.05",
+    "EPOCHS": "40",
+    "DATA": "sets/tiny.pt",
+}
+
+
+def test_sweeps_stop_where_b12_is_not_bracketed(quick, narrow, tmp_path):
+    image_set = {"DATA": str(narrow / "sets/tiny.pt")}
+    for script, short in (("images", SHORT | {"PLRS": "3e-3"}), ("boundary", BOUNDARY | {"SEEDS": "1"})):
+        command = ["bash", f"scripts/{script}.sh", "narrow", str(tmp_path / "runs")]
+        _, output = fails(*command, folder=ROOT, **quick | short | image_set)
+        assert "do not bracket the boundary of regimes 1 and 2" in output
+    assert complete(tmp_path / "runs") == {"pretrain/plr3e-3", "converge/lr3e-3-seed1"}
+
+
+def test_sweeps_stop_where_training_fails(quick, tmp_path):
+    for script in ("images", "boundary"):
+        calls(quick)
+        command, short = ["bash", f"scripts/{script}.sh", "narrow", str(tmp_path)], SHORT | BOUNDARY
+        _, output = fails(*command, folder=ROOT, **quick | short | {"PLRS": "1", "SEEDS": "1", "DATA": "none.pt"})
+        assert "there is no none.pt" in output and [words[0] for words in calls(quick)] == ["train.py"]
+
+
+def test_the_boundary_is_halved_until_it_is_close(quick, narrow):
+    calls(quick)
+    command = ["bash", str(ROOT / "scripts/boundary.sh"), "narrow", "runs"]
+    run(*command, folder=narrow, **quick | BOUNDARY)
+    trained = [words[words.index("--lr") + 1] for words in calls(quick) if words[0] == "train.py"]
+    runs = {(run.members[0]["lrs"][0], run.members[0]["seed"]): run for run in find_runs(narrow / "runs/converge")}
+    assert all(run.complete and run.settings["until_loss"] == 0.05 for run in runs.values())
+    last, following, lrs = 1e-2, 3e-2, [3e-3]
+    while following / last > 1.5:
+        lrs.append(float(f"{(last * following) ** 0.5:.3g}"))
+        converge = [runs[lrs[-1], seed].metrics["train_loss"][-1][0] < 0.05 for seed in (1, 2)]
+        last, following = (lrs[-1], following) if any(converge) else (last, lrs[-1])
+    assert len(lrs) == 3 and sorted(runs) == sorted((lr, seed) for lr in lrs for seed in (1, 2))
+    assert [float(lr) for lr in trained] == [lr for lr in lrs for _ in (1, 2)]
+    before = written(narrow / "runs")
+    run(*command, folder=narrow, **quick | BOUNDARY)
+    assert written(narrow / "runs") == before
+
+
+@pytest.mark.parametrize("script", ["images", "boundary"])
+@pytest.mark.parametrize("arguments", [(), ("s6",), ("S1",), ("",), ("--help",), ("narrow", "out", "more")])
+def test_a_sweep_on_images_says_how_it_is_used(script, arguments, tmp_path):
+    code, output = fails("bash", str(ROOT / f"scripts/{script}.sh"), *arguments, folder=tmp_path)
+    assert code == 2 and output.startswith(f"usage: bash scripts/{script}.sh s1|s2|s3|s4|s5|narrow [OUT]")
+    assert list(tmp_path.iterdir()) == []
+
+
+# What the sweeps of the paper would do: network, width, radius, batch, image set, learning rates of both stages.
+
+PAPER = {
+    "s1": ("si-resnet18", 32, 28, 128, "cifar10", 25, [1e-5, 3e-4]),
+    "s2": ("si-resnet18", 32, 28, 128, "cifar100", 15, [2e-5, 1e-4]),
+    "s3": ("si-convnet", 32, 12, 128, "cifar10", 13, [1e-5, 5e-4]),
+    "s4": ("si-convnet", 128, 12, 128, "cifar100", 15, [1e-5, 2e-4]),
+    "s5": ("si-resnet18", 32, 28, 128, "tiny-imagenet", 13, [1e-5, 7e-4]),
+}
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """The environment of a script whose commands are only listed in its CALLS; b12 is 7e-4."""
+    boundary = 'case "$*" in "analyze.py boundary"*) echo 7e-4 9e-4 ;; esac'
+    return stand_in(tmp_path, f'#!/bin/sh\necho "$@" >> $CALLS\n{boundary}\n') | {"JOBS": "1"}
+
+
+def value_of(name, words):
+    """The values of an argument in a command."""
+    following = words[words.index(name) + 1 :]
+    return following[: next((at for at, word in enumerate(following) if word.startswith("--")), None)]
+
+
+@pytest.mark.parametrize("setup", PAPER)
+def test_a_sweep_of_the_paper(setup, listed):
+    run("bash", "scripts/images.sh", setup, **listed)
+    made = calls(listed)
+    *_, points, ends = PAPER[setup]
+    pretrained = [words for words in made if words[0] == "train.py"]
+    plrs = [float(*value_of("--lr", words)) for words in pretrained]
+    assert len(plrs) == points and plrs == sorted(set(plrs))
+    first = 2003 if setup == "s1" else 2000
+    assert [int(*value_of("--seed", words)) for words in pretrained] == list(range(first, first + points))
+    outs = [f"runs/{setup}/pretrain/plr{lr_name(plr)}" for plr in plrs]
+    assert [value_of("--out", words) for words in pretrained] == [[out] for out in outs]
+    assert all(
+        words[1] == f"@scripts/{setup}.args" and value_of("--steps", words) == ["200"] for words in pretrained
+    )
+    averaged = [words for words in made if words[0] == "swa.py"]
+    assert [words[1:8] for words in averaged] == [[out, "--windows", "2", "5", "10", "50", "100"] for out in outs]
+    tuned = [words for words in made if words[0] == "finetune.py"]
+    assert all(value_of("--steps", words) == ["200"] for words in tuned)
+    from_pretrained = [words for words in tuned if words[1] in outs][:points]
+    assert [words[1] for words in from_pretrained] == outs
+    flrs = [float(flr) for flr in value_of("--lr", from_pretrained[0])]
+    assert [flrs[0], flrs[-1]] == ends and flrs == sorted(flrs)
+    assert all(value_of("--lr", words) == value_of("--lr", from_pretrained[0]) for words in from_pretrained)
+    assert (setup == "s5") == any(words[:2] == ["analyze.py", "boundary"] for words in made)
+    continued = [word for words in tuned[points:] for word in words if re.match(f"runs/{setup}/.*/", word)]
+    second_stages = [(run, *value_of("--lr", words)) for run, words in zip(continued, tuned[points:], strict=True)]
+    assert second_stages == (SECOND_STAGES if setup == "s1" else [])
+
+
+SECOND_STAGES = [
+    ("runs/s1/pretrain/plr1e-2", "1e-3"),
+    ("runs/s1/finetune/plr1e-2-flr1e-3", "1e-5"),
+    ("runs/s1/finetune/plr1e-5-flr1e-5", "1e-5"),
+    ("runs/s1/finetune/plr1e-2-flr1e-3", "3e-4"),
+    ("runs/s1/finetune/plr3e-4-flr3e-4", "3e-4"),
+]
+
+
+@pytest.mark.parametrize("script", ["images", "boundary"])
+def test_another_image_set_and_folder(script, listed, tmp_path):
+    changes = {"DATA": "here.pt", "TWO_STAGES": ""}
+    run("bash", str(ROOT / f"scripts/{script}.sh"), "s3", "out", folder=tmp_path, **listed | changes)
+    trained = [words for words in calls(listed) if words[0] == "train.py"]
+    assert trained
+    for words in trained:
+        assert os.path.normpath(ROOT / value_of("--data", words)[0]) == str(tmp_path / "here.pt")
+        assert os.path.normpath(ROOT / value_of("--out", words)[0]).startswith(str(tmp_path / "out/"))
+
+
+def test_the_paper_trains_until_convergence(listed):
+    run("bash", "scripts/boundary.sh", "s3", **listed | {"RATIO": "1.3"})
+    trained = [words for words in calls(listed) if words[0] == "train.py"]
+    asked = {(*value_of("--lr", words), *value_of("--seed", words)) for words in trained}
+    assert asked == {(lr, seed) for lr in ("1e-4", "2e-4", "3e-4") for seed in "123"}
+    for words in trained:
+        assert words[1] == "@scripts/s3.args"
+        assert [value_of("--until-loss", words), value_of("--steps", words)] == [["1e-4"], ["30000"]]
+
+
+@pytest.mark.parametrize("setup", PAPER)
+def test_the_networks_of_the_paper(setup, narrow, tmp_path, monkeypatch):
+    model, width, rho, batch, image_set, *_ = PAPER[setup]
+    preset = ["train", f"@{ROOT}/scripts/{setup}.args", "--lr", 1e-3]
+    smaller = ["--data", narrow / "sets/tiny.pt", "--width", 2, "--steps", 1, "--batch-size", 8]
+    assert call(*preset, *smaller, "--out", tmp_path / "run") == 0
+    settings = Run(tmp_path / "run").settings
+    assert [settings[name] for name in ("model", "rho", "keep_loss")] == [model, rho, [1e-3, 1e-2]]
+    parsed = []
+    monkeypatch.setattr(train, "describe_images", lambda args, device: parsed.append(args))
+    monkeypatch.setattr(train, "complete_run", lambda *arguments: None)
+    assert call(*preset, "--out", tmp_path / "not made") == 0
+    names = ("data", "model", "width", "rho", "batch_size", "steps")
+    assert [getattr(parsed[0], name) for name in names] == [
+        f"datasets/{image_set}.pt",
+        model,
+        width,
+        rho,
+        batch,
+        200,
+    ]
+    assert models.IMAGE_NETWORKS[model].rho == rho
 
 
 def manual_block(index, changes, folder):

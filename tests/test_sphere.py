@@ -34,6 +34,41 @@ def test_flatten_keeps_values_and_shares_memory():
         assert torch.equal(parameter, 2 * value)
 
 
+def test_pieces_of_flat_weights_are_the_parameters():
+    parameters = some_parameters()
+    before = [p.detach().clone() for p in parameters]
+    weights, _ = sphere.flatten(parameters)
+    found = sphere.pieces(weights[0], [p.shape for p in parameters])
+    for piece, parameter, value in zip(found, parameters, before, strict=True):
+        assert torch.equal(piece, value)
+        assert piece.data_ptr() == parameter.data_ptr() and piece.stride() == parameter.stride()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_joined_tensors_have_the_order_of_flat_weights_in_memory_of_their_own(layout):
+    tensors = [p.detach() for p in some_parameters()]
+    tensors = [value.contiguous(memory_format=layout) if value.dim() == 4 else value for value in tensors]
+    before = [value.clone() for value in tensors]
+    expected, _ = sphere.flatten(some_parameters())
+    flat = sphere.joined(tensors)
+    assert flat.dtype == torch.float32 and torch.equal(flat, expected[0])
+    flat.zero_()
+    assert all(torch.equal(value, old) for value, old in zip(tensors, before))
+
+
+def test_pieces_and_joined_are_inverse_to_each_other():
+    tensors = [p.detach().double() for p in some_parameters()]
+    shapes = [value.shape for value in tensors]
+    flat = torch.arange(sum(value.numel() for value in tensors), dtype=torch.float64)
+    assert torch.equal(sphere.joined(sphere.pieces(flat, shapes)), flat)
+    for piece, value in zip(sphere.pieces(sphere.joined(tensors), shapes), tensors, strict=True):
+        assert piece.dtype == torch.float64 and torch.equal(piece, value)
+    # The first kernel's inputs of its first pixel come first, then those of the pixel beside it.
+    first = sphere.pieces(flat, shapes)[0]
+    assert first[0, :, 0, 0].tolist() == [0, 1, 2] and first[0, :, 0, 1].tolist() == [3, 4, 5]
+    assert first[1, 0, 0, 0] == 27
+
+
 def test_backward_accumulates_into_the_flat_gradient():
     parameters = some_parameters()
     weights, gradient = sphere.flatten(parameters)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ import models
 import train
 from data import ticks
 from data.images import epoch_order, load_image_set, load_once, normalise, save_image_set
-from data.runs import Run
+from data.runs import Run, loss_name
 from swa import WindowAverages
 
 ROOT = Path(__file__).parent.parent
@@ -342,6 +343,167 @@ def test_several_runs_are_finetuned_by_one_command(pretrained, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images4-flr1e-4", "ticks4-flr1e-4"]
 
 
+# Training until a loss, and weights kept where the loss crosses a level
+
+UNTIL_LOSS = {"ticks": 1.2, "images": 0.85}
+KEEP_LOSSES = [5, 3.9, 3.3, 0.85, 0.8, 0.7, 1e-9]  # the first is above the initial loss, the last is never reached
+
+
+@pytest.fixture(scope="session")
+def followed(arguments, tmp_path_factory):
+    """followed[kind]: folders of runs of 14 units that keep every one of them."""
+    folders = {}
+    for kind in KINDS:
+        folders[kind], steps = tmp_path_factory.mktemp("followed") / kind, range(0, 15 * PACE[kind], PACE[kind])
+        assert call("train", *arguments[kind], "--steps", steps[-1], "--keep", *steps, "--out", folders[kind]) == 0
+    return folders
+
+
+@pytest.fixture(scope="session")
+def stopped(arguments, tmp_path_factory):
+    """stopped[kind]: the command and the folder of the same run with --until-loss."""
+    runs = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp("stopped") / kind
+        length = ["--steps", 14 * PACE[kind], "--until-loss", UNTIL_LOSS[kind]]
+        runs[kind] = ["train", *arguments[kind], *length, "--out", folder], folder
+        assert call(*runs[kind][0]) == 0
+    return runs
+
+
+def first_below(measured, level):
+    """The index of the first logged step at which the losses of all members are below a level; None without one."""
+    below = [max(losses) < level for losses in measured["train_loss"]]
+    return below.index(True) if any(below) else None
+
+
+def assert_is_beginning(measured, whole, logged_steps):
+    """The metrics are those of a longer run to the last bit, up to some logged step, and of a complete run."""
+    assert measured["status"] == "complete"
+    assert {name: measured[name] for name in ("step", *SERIES)} == {
+        name: whole[name][:logged_steps] for name in ("step", *SERIES)
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_stops_at_the_first_logged_step_below_until_loss(kind, stopped, followed):
+    (_, folder), whole = stopped[kind], metrics(followed[kind])
+    at = first_below(whole, UNTIL_LOSS[kind])
+    assert 1 < at < 14
+    assert_is_beginning(metrics(folder), whole, at + 1)
+    assert_equal(load(folder / "checkpoint.pt"), load(followed[kind] / f"step-{at * PACE[kind]}.pt"))
+    assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
+
+
+def test_members_of_a_folder_stop_together(stopped):
+    losses = metrics(stopped["ticks"][1])["train_loss"]
+    assert [min(row) < UNTIL_LOSS["ticks"] for row in losses[-3:]] == [True] * 3
+    assert [max(row) < UNTIL_LOSS["ticks"] for row in losses[-3:]] == [False, False, True]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_stopped_below_its_loss_is_complete(kind, stopped, monkeypatch):
+    command, folder = stopped[kind]
+    before = contents(folder)
+    monkeypatch.setattr(train, "make_task", None)
+    assert call(*command) == 0
+    assert contents(folder) == before
+    assert call(*command, "--until-loss", 0.1) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("until_loss, logged_steps", [(1e-9, 4), (100, 1)])
+def test_a_run_goes_on_to_its_end_above_the_loss_and_nowhere_below_it(
+    kind, until_loss, logged_steps, arguments, followed, tmp_path
+):
+    length = ["--steps", 3 * PACE[kind], "--until-loss", until_loss]
+    assert call("train", *arguments[kind], *length, "--out", tmp_path / "run") == 0
+    assert_is_beginning(metrics(tmp_path / "run"), metrics(followed[kind]), logged_steps)
+    last = (logged_steps - 1) * PACE[kind]
+    assert_equal(load(tmp_path / "run" / "checkpoint.pt"), load(followed[kind] / f"step-{last}.pt"))
+
+
+def test_a_run_stops_at_logged_steps_only(arguments, tmp_path):
+    command = [*arguments["images"], "--steps", 14, "--log-every", 5, "--until-loss", UNTIL_LOSS["images"]]
+    assert call("train", *command, "--out", tmp_path / "run") == 0
+    measured = metrics(tmp_path / "run")
+    assert measured["step"] == [0, 5, 10] and first_below(measured, UNTIL_LOSS["images"]) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_stopped_below_its_loss_is_finetuned_from_there(kind, stopped, followed, tmp_path):
+    (_, folder), pace = stopped[kind], PACE[kind]
+    at = metrics(folder)["step"][-1]
+    assert call("finetune", folder, "--lr", 1e-2, "--steps", 2 * pace, "--out", tmp_path) == 0
+    child = Run(tmp_path / f"{kind}-flr1e-2")
+    assert child.metrics["step"] == [0, pace, 2 * pace] and child.config["parent"]["step"] == at
+    assert child.settings["first_step"] == at
+    assert child.settings["until_loss"] is None and child.settings["keep_loss"] == []
+    assert_equal(weights(child.path), weights(followed[kind], f"step-{at + 2 * pace}"))
+
+
+def closest_at_first_crossing(measured, level):
+    """The index of the logged step that is to be kept at a level, from the metrics alone; None without one."""
+    losses = [loss for [loss] in measured["train_loss"]]
+    after = first_below(measured, level)
+    return min((after - 1, after), key=lambda index: abs(math.log(losses[index] / level))) if after else None
+
+
+def check_kept_losses(folder, whole, first_step):
+    """What is kept at the levels is what another run, of the same weights, has kept step by step."""
+    closest = {level: closest_at_first_crossing(metrics(folder), level) for level in KEEP_LOSSES}
+    kept = {f"loss-{level}e0": index for level, index in closest.items() if index is not None and level >= 1}
+    kept |= {
+        f"loss-{10 * level:g}e-1": index for level, index in closest.items() if index is not None and level < 1
+    }
+    files = {path.stem: load(path) for path in folder.glob("loss-*")}
+    assert files.keys() == kept.keys()
+    for name, index in kept.items():
+        assert_equal(files[name], load(whole / f"step-{first_step + index}.pt") | {"step": index})
+    return closest
+
+
+def test_weights_are_kept_at_the_first_crossing_of_a_loss(arguments, followed, tmp_path):
+    command = [*arguments["images"], "--steps", 14, "--keep-loss", *KEEP_LOSSES, "--out", tmp_path / "run"]
+    assert call("train", *command) == 0
+    found = check_kept_losses(tmp_path / "run", followed["images"], 0)
+    assert found == {5: None, 3.9: 0, 3.3: 1, 0.85: 6, 0.8: 7, 0.7: 8, 1e-9: None}
+    assert_is_beginning(metrics(tmp_path / "run"), metrics(followed["images"]), 15)
+    losses = [loss for [loss] in metrics(tmp_path / "run")["train_loss"]]
+    assert losses[9] > 0.85 and losses[10] < 0.7  # both levels are crossed again
+
+
+def test_finetuning_keeps_weights_at_losses(pretrained, followed, tmp_path):
+    child = finetuned(pretrained["images", 4], tmp_path, "--keep-loss", *KEEP_LOSSES, units=10)
+    found = check_kept_losses(child, followed["images"], 4)
+    assert [level for level, index in found.items() if index is None] == [5, 3.9, 3.3, 1e-9]
+    assert Run(child).settings["keep_loss"] == sorted(KEEP_LOSSES)
+
+
+@pytest.mark.parametrize(
+    "losses, levels, kept",
+    [
+        ([4, 1], [1.9, 2.1], {1.9: 1, 2.1: 0}),  # on either side of the geometric mean
+        ([100, 1], [9, 11, 50], {9: 1, 11: 0, 50: 0}),  # the mean is 50.5
+        ([9, 4, 1], [6.1, 5.9, 2.1, 1.9], {6.1: 0, 5.9: 1, 2.1: 1, 1.9: 2}),
+        ([4, 2, 1], [2], {2: 1}),
+        ([4, 3, 2], [2], {}),
+        ([4, 1, 4, 1, 0.1], [1.9, 0.2], {1.9: 1, 0.2: 4}),  # the first crossing counts
+        ([1, 4, 1, 4, 1], [2, 1], {}),  # starts below, or at it and does not fall below
+        ([4, None], [2], {}),
+    ],
+)
+def test_levels_are_crossed_once_and_the_closer_loss_is_kept(losses, levels, kept):
+    measured, files = {"step": [], "train_loss": []}, {}
+    run = SimpleNamespace(keep=lambda name, checkpoint: files.setdefault(name, []).append(checkpoint["step"]))
+    for step, loss in enumerate(losses):
+        measured["step"].append(step)
+        measured["train_loss"].append([loss])
+        if step:
+            train.keep_crossed_losses(levels, {"step": step - 1}, {"step": step}, measured, run)
+    assert files == {loss_name(level): [step] for level, step in kept.items()}
+
+
 # SWA: weights of units 4, 5, 6, 7 are passed, going on from a run of 4 (anchor start) or back in one of 7 (end)
 
 
@@ -589,6 +751,10 @@ def test_bad_learning_rate(stage, lr, pretrained, tmp_path, capsys):
         (["--model", "si-convnet"], "--model: is for image networks; ticks have the one MLP"),
         (["--precision", "bf16"], "--precision: is for image networks; ticks have the one MLP"),
         (["--augment", "none"], "--augment: is for image networks; ticks have the one MLP"),
+        (["--keep-loss", 0.5], "--keep-loss: is for image networks; ticks have the one MLP"),
+        (["--keep-loss", 0.5, 0], "argument --keep-loss: 0 is not a finite number above 0"),
+        (["--until-loss", 0], "argument --until-loss: 0 is not a finite number above 0"),
+        (["--until-loss", "nan"], "argument --until-loss: nan is not a finite number above 0"),
         (["--model", "perceptron"], "argument --model: "),
         (["--data", "none.pt"], "there is no none.pt; prepare it with: python -m data"),
         (["--device", "abacus"], "--device abacus: is no device"),
@@ -704,6 +870,12 @@ class TestRunsToContinue:
         assert call(*command, "--data-file", tmp_path / "other.pt") == 2
         assert "other.pt: holds other data than the run's random; give --data-file" in one_line(capsys)
         assert call(*command) == 0  # what was refused stands in no one's way
+
+
+def test_weights_of_several_members_are_not_kept_at_losses(pretrained, tmp_path, capsys):
+    message = f"{pretrained['ticks', 4]}: has several members; --keep-loss is for runs with one"
+    command = ["finetune", pretrained["ticks", 4], "--lr", 1e-3, "--steps", 4, "--keep-loss", 0.5]
+    check_refusal(capsys, tmp_path / "out", message, *command)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""What a point of an error barrier costs, in forward passes over the training images.
+
+    python bench/geometry.py --model si-convnet --width 8 [--out FILE]
+
+A forward pass is that of a training epoch: batches with their own statistics, gradients recorded, no backward pass. A point
+is what analyze.py geometry does: one pass over the training images without gradients, for train error and batch-norm
+statistics, and one over the test images, a fifth as many. `batched` is the first of these passes for several points in one
+program (torch.func.vmap), per point. Times are medians of turns.
+"""
+
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import models  # noqa: E402
+from analyze import ImageProbe  # noqa: E402
+from bench.images import add_network_arguments, machine, random_image_set  # noqa: E402
+from data.commandline import Parser, positive_int, run  # noqa: E402
+from data.device import device_of  # noqa: E402
+from data.files import write_json  # noqa: E402
+from data.images import digest, save_image_set  # noqa: E402
+from data.study import GEOMETRY_PAIRS  # noqa: E402
+from models.geometry import CONVENTIONS, measurements_of_line  # noqa: E402
+
+
+def probe_of(args, device):
+    """An ImageProbe of a new network and random images."""
+    image_set = random_image_set(args.images, args.side, args.classes)
+    tensors = {field.name: getattr(image_set, field.name) for field in dataclasses.fields(image_set)}
+    image_set = dataclasses.replace(image_set, digest=digest(tensors))
+    settings = {"model": args.model, "width": args.width, "classes": args.classes, "precision": "fp32"}
+    settings |= {"digest": image_set.digest, "data": "random"}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.pt"
+        save_image_set(image_set, path)
+        return ImageProbe(
+            SimpleNamespace(settings=settings, config={"data_file": path, "settings": settings}), device
+        )
+
+
+def forward_pass(probe):
+    probe.network.train()
+    for inputs, labels in probe.train_batches():
+        loss = F.cross_entropy(probe.network(inputs), labels)
+    return loss.item()
+
+
+@torch.no_grad()
+def batched_pass(probe, parameters, buffers):
+    run_all = vmap(lambda p, b, x: functional_call(probe.network, (p, b), (x,)), in_dims=(0, 0, None))
+    correct = 0
+    for inputs, labels in probe.train_batches():
+        correct = correct + (run_all(parameters, buffers, inputs).argmax(2) == labels).sum(1)
+    return correct.tolist()
+
+
+def seconds_of(function, *arguments):
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def main():
+    parser = Parser(__doc__.splitlines()[0], "python bench/geometry.py --model si-convnet --width 8")
+    add_network_arguments(parser)
+    parser.add_argument("--points", type=positive_int, default=4, help="in one batched program")
+    parser.add_argument("--turns", type=positive_int, default=3, help="measurements of each")
+    args = parser.parse_args()
+    device = device_of(args.device)
+    probe = probe_of(args, device)
+    networks = [models.build(args.model, args.width, args.classes, seed).to(device) for seed in range(args.points)]
+    state = stack_module_state([network.to(memory_format=torch.channels_last).train() for network in networks])
+    programs = {
+        "forward pass": (forward_pass, probe),
+        "point": (probe.errors, probe.weights.clone()),
+        "batched, training images only": (batched_pass, probe, *state),
+    }
+    times = {name: [] for name in programs}
+    for turn in range(args.turns + 1):
+        for name, program in programs.items():
+            seconds = seconds_of(*program) / (args.points if name.startswith("batched") else 1)
+            if turn > 0:  # the first one warms up
+                times[name].append(seconds)
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    points = measurements_of_line(GEOMETRY_PAIRS, CONVENTIONS[args.model])
+    passes = points * medians["point"] / medians["forward pass"]
+    for name, seconds in medians.items():
+        print(f"{name}: {1e3 * seconds:.0f} ms, {seconds / medians['forward pass']:.2f} forward passes")
+    print(f"geometry of one pre-training, {points} points: {passes:.1f} forward passes")
+    if args.out:
+        asked = {name: value for name, value in vars(args).items() if name != "out"}
+        found = {"points": points, "forward_passes_of_geometry": passes, "seconds": times}
+        write_json(args.out, {**asked, **machine(args.device), "threads": torch.get_num_threads()} | found)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,346 @@
+"""Draws the figures of the paper from their numbers, as analyze.py gathers them: figureNN.json, and nothing else.
+
+A function draws a dictionary of such numbers and returns a matplotlib figure. Those that take a `figure` can draw into a
+part of another one instead.
+"""
+
+import matplotlib
+import numpy as np
+
+from data import bands
+
+matplotlib.use("Agg")  # writes files, never needs a display
+from matplotlib import pyplot as plt  # noqa: E402
+
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.92",
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,  # text stays text
+}
+PRETRAIN_STYLE = {"color": "black", "marker": "o", "label": "after pre-training"}
+PLR_LABEL = "Pre-training learning rate (effective)"
+ACCURACY_LABEL = "Test accuracy (%)"
+
+
+def draw_regime_curve(numbers):
+    figure, axes = plt.subplots(figsize=(4.5, 3))
+    curve = numbers["pretrain"]
+    axes.errorbar(curve["plr"], curve["mean"], curve["std"], **PRETRAIN_STYLE | {"label": None}, capsize=2)
+    prepare_plr_axes(axes, numbers)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel(ACCURACY_LABEL)
+    return figure
+
+
+def draw_accuracy_panels(numbers, figure=None):
+    drawn_flrs = numbers.get("drawn_flrs")
+    finetune = [curve for curve in numbers["finetune"] if drawn_flrs is None or curve["flr"] in drawn_flrs]
+    panels = [("Fine-tuning", "flr", finetune), ("Weight averaging (SWA)", "window", numbers["swa"])]
+    panels = [panel for panel in panels if panel[2]] or [("Pre-training", None, [])]
+    figure = figure or plt.figure(figsize=(4.2 * len(panels), 3.5))
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+    for axes, (title, kind, curves) in zip(all_axes[0], panels):
+        draw_curve(axes, numbers["pretrain"], **PRETRAIN_STYLE)
+        for curve, color in zip(curves, colors(len(curves))):
+            label = f"FLR {lr_text(curve['flr'])}" if kind == "flr" else f"{curve['window']} weights"
+            draw_curve(axes, curve, color=color, marker="o", label=label)
+        prepare_plr_axes(axes, numbers)
+        axes.set_title(title, fontsize=9, pad=16)
+        legend_below(axes)
+    all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
+    return figure
+
+
+def draw_ticks(numbers):
+    figure, axes = plt.subplots(figsize=(3.2, 3.4))
+    points, labels = np.array(numbers["points"]), np.array(numbers["labels"])
+    for label, color, marker in ((0, "#0072B2", "o"), (1, "#D55E00", "^")):
+        style = {"s": 8, "color": color, "marker": marker, "linewidth": 0, "label": f"class {label}"}
+        axes.scatter(*points[labels == label].T, **style)
+    for x2 in numbers["boundary_x2"]:
+        axes.plot(numbers["boundary_x1"], x2, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="$x_1$", ylabel="$x_2$", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
+    axes.grid(False)
+    legend_below(axes)
+    return figure
+
+
+PAIR_LABELS = {"LH": "low FLR – high FLR", "SH": "SWA – high FLR", "SL": "SWA – low FLR"}
+PAIR_COLORS = {"LH": "#0072B2", "SH": "#D55E00", "SL": "#009E73"}
+
+
+def draw_geometry_panels(numbers, figure=None):
+    figure = figure or plt.figure(figsize=(10.5, 3.2))
+    all_axes = figure.subplots(1, 3)
+    floor = numbers["floor"]
+    for pair, label in PAIR_LABELS.items():
+        style = {"color": PAIR_COLORS[pair], "marker": "o", "label": label}
+        draw_curve(all_axes[0], numbers["angle"][pair], **style)
+        for axes, name in zip(all_axes[1:], ("train_barrier", "test_barrier")):
+            draw_quartiles(axes, numbers[name][pair], floor, **style)
+    for axes, label in zip(
+        all_axes, ("Angular distance (rad)", "Train error barrier (%)", "Test error barrier (%)")
+    ):
+        prepare_plr_axes(axes, numbers)
+        axes.set_ylabel(label)
+    all_axes[0].set_ylim(bottom=0)
+    for axes in all_axes[1:]:
+        axes.set_yscale("log")
+        axes.set_ylim(floor, 100)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_quartiles(axes, curve, floor, color, **style):
+    """A median over runs with the band between the quartiles; what is below the floor leaves a log axis downwards."""
+    median, lower, upper = (np.maximum(curve[name], floor / 10) for name in ("median", "lower", "upper"))
+    axes.plot(curve["plr"], median, color=color, **style)
+    axes.fill_between(curve["plr"], lower, upper, color=color, alpha=0.15, linewidth=0)
+
+
+def draw_feature_panels(numbers, bands=False):
+    panels = numbers["panels"]
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.3), sharey=True, squeeze=False)
+    for axes, panel in zip(all_axes[0], panels):
+        for rank, (curve, color) in enumerate(zip(panel["top"], colors(len(panel["top"])))):
+            name = {0: "best feature of each run", len(panel["top"]) - 1: "worst feature"}.get(rank)
+            draw_curve(axes, curve, bands, color=color, linewidth=1, label=name)
+        draw_curve(axes, panel["all_features"], bands, color="black", marker="o", label="all features")
+        prepare_plr_axes(axes, numbers)
+        axes.set_title(panel_title(panel), fontsize=9, pad=16)
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
+    return figure
+
+
+BAND_COLORS = {"background": "#999999", "low": "#0072B2", "mid": "#D55E00", "high": "#009E73", "full": "black"}
+NORMALISATION_TITLES = {
+    bands.KEEP: "band images as they are",
+    bands.DIVIDE: "divided by the usual standard deviation",
+    bands.STANDARDISE: "standardised by band",
+    bands.REESTIMATE: "as they are, batch norm re-estimated",
+}
+
+
+def draw_band_panels(numbers, figure=None):
+    rows, columns = numbers["rows"], len(numbers["rows"][0]["panels"])
+    figure = figure or plt.figure(figsize=(2.9 * columns, 0.6 + 2.3 * len(rows)))
+    all_axes = figure.subplots(len(rows), columns, sharey=True, sharex=True, squeeze=False)
+    for row_axes, row in zip(all_axes, rows):
+        for axes, panel in zip(row_axes, row["panels"]):
+            for curve in panel["bands"]:
+                name, *unscaled = curve["band"].split("-")
+                style = {"color": BAND_COLORS[name], "linestyle": ":" if unscaled else "-", "label": curve["band"]}
+                draw_curve(axes, curve, **style, marker=None if name == bands.FULL or unscaled else "o")
+            prepare_plr_axes(axes, numbers)
+            axes.label_outer()
+            if row is rows[0]:
+                axes.set_title(panel_title(panel), fontsize=9, pad=16)
+        row_axes[0].set_ylabel(f"Test accuracy (%),\n{NORMALISATION_TITLES[row['normalisation']]}", fontsize=8)
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def draw_band_images(numbers, spectra=False):
+    panels, rows = numbers["panels"], 2 if spectra else 1
+    figure, all_axes = plt.subplots(
+        rows, len(panels), figsize=(1.7 * len(panels), 0.3 + 1.8 * rows), squeeze=False
+    )
+    whole = np.array(panels[0]["spectrum"], dtype=float)
+    for position, panel in enumerate(panels):
+        limits = panel["limits"]
+        distance = (
+            "" if not limits else f"\n$|k_x|+|k_y|$ = {limits[0]}" + (f" to {limits[1]}" if limits[1] else "")
+        )
+        all_axes[0, position].imshow(panel["pixels"])
+        all_axes[0, position].set_title(f"{panel['name']}{distance}", fontsize=8)
+        if spectra:
+            spectrum = np.array(panel["spectrum"], dtype=float)
+            image = all_axes[1, position].imshow(spectrum, vmin=np.nanmin(whole), vmax=np.nanmax(whole))
+    for axes in all_axes.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+    if spectra:
+        figure.colorbar(image, ax=list(all_axes[1]), label="log |Y|", shrink=0.8)
+    return figure
+
+
+def draw_boundary(numbers):
+    figure, (epochs, accuracy) = plt.subplots(1, 2, figsize=(8.4, 3.5))
+    points = [point for point in numbers["points"] if point["epoch"] is not None]
+    style = {"color": "#D62728", "linestyle": "", "marker": "o", "zorder": 3}
+    converged = {**style, "label": f"trained until the train loss is below {numbers['level']:g}"}
+    epochs.plot([point["lr"] for point in points], [point["epoch"] for point in points], **converged)
+    others = [point for point in numbers["points"] if point["epoch"] is None]
+    if others:
+        unfinished = {
+            **style,
+            "marker": "^",
+            "markerfacecolor": "none",
+            "label": "not converged in as many epochs",
+        }
+        epochs.plot([point["lr"] for point in others], [point["epochs"] for point in others], **unfinished)
+    draw_curve(accuracy, numbers["pretrain"], **PRETRAIN_STYLE)
+    for curve, color in zip(numbers["finetune"], colors(len(numbers["finetune"]))):
+        draw_curve(accuracy, curve, color=color, marker="o", label=f"FLR {lr_text(curve['flr'])}")
+    accuracy.plot([point["lr"] for point in points], [point["test_accuracy"] for point in points], **style)
+    for axes, label in ((epochs, "Epochs"), (accuracy, ACCURACY_LABEL)):
+        prepare_plr_axes(axes, numbers)
+        axes.set_ylabel(label)
+        legend_below(axes)
+    epochs.set_yscale("log")
+    epochs.set_xlabel("Learning rate (effective)")
+    return figure
+
+
+def draw_two_stage_bars(numbers):
+    figure, axes = plt.subplots(figsize=(6, 3.4))
+    groups, width = numbers["groups"], 0.8 / max(len(group["bars"]) for group in numbers["groups"])
+    bar_colors = {2: {True: "#0072B2", False: "#009E73"}, 3: {True: "#D55E00"}}
+    highest_plr = max(bar["lrs"][0] for group in groups for bar in group["bars"])
+    reached = []
+    for place, group in enumerate(groups):
+        for position, bar in enumerate(group["bars"]):
+            if bar["mean"] is None:
+                continue
+            color = bar_colors[len(bar["lrs"])][bar["lrs"][0] == highest_plr or len(bar["lrs"]) == 3]
+            left = place - 0.4 + (position + 0.5) * width
+            axes.bar(left, bar["mean"], 0.9 * width, color=color, yerr=bar["std"] if bar["n"] > 1 else None)
+            label = " $\\to$ ".join(lr_text(lr) for lr in bar["lrs"])
+            axes.annotate(
+                f"{label}\n{bar['mean']:.1f}", (left, bar["mean"]), ha="center", va="bottom", fontsize=6.5
+            )
+            reached.append(bar["mean"])
+        scratch = group["scratch"]
+        if scratch["mean"] is not None:
+            label = "the FLR from scratch, for as long" if place == 0 else None
+            axes.plot(
+                [place - 0.4, place + 0.4], [scratch["mean"]] * 2, color="black", linestyle="--", label=label
+            )
+            reached.append(scratch["mean"])
+    axes.set_xticks(range(len(groups)), [f"FLR {lr_text(group['flr'])}" for group in groups])
+    axes.set_ylabel(ACCURACY_LABEL)
+    axes.set_ylim(max(0, min(reached) - 5), max(reached) + 3)
+    axes.grid(False, axis="x")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    return figure
+
+
+def draw_norm_histograms(numbers):
+    figure, all_axes = plt.subplots(1, len(numbers["panels"]), figsize=(10.5, 3.2), sharey=True)
+    for axes, panel in zip(all_axes, numbers["panels"]):
+        for histogram, color in zip(panel, ("#0072B2", "#E69F00")):
+            axes.stairs(
+                histogram["counts"], numbers["edges"], fill=True, color=color, alpha=0.6, label=histogram["label"]
+            )
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.7)  # so that a single filter is seen
+        axes.set_xlabel("log10 of filter norm / total norm")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    all_axes[0].set_ylabel("Filters")
+    return figure
+
+
+SHARPNESS_LABELS = {
+    "gradient_norm": "Mean effective gradient norm",
+    "largest_eigenvalue": "Largest Hessian eigenvalue on the sphere",
+    "trace": "Trace of the Hessian on the sphere",
+}
+
+
+def draw_sharpness(numbers):
+    rows = numbers["rows"]
+    figure, all_axes = plt.subplots(len(rows), 3, figsize=(10.5, 0.6 + 2.8 * len(rows)), squeeze=False)
+    plrs = sorted({point["plr"] for row in rows for point in row["points"] if point["flr"] is not None})
+    plr_colors = dict(zip(plrs, plt.get_cmap("rainbow")(np.linspace(0, 1, len(plrs)))))
+    for row_axes, row in zip(all_axes, rows):
+        for axes, name in zip(row_axes, SHARPNESS_LABELS):
+            for plr in [None, *plrs]:
+                chosen = [
+                    p for p in row["points"] if (p["flr"] is None if plr is None else p["flr"] and p["plr"] == plr)
+                ]
+                chosen = [point for point in chosen if point[name] is not None]
+                style = {
+                    "linestyle": "",
+                    "marker": "o",
+                    "markersize": 5,
+                    "color": "black" if plr is None else plr_colors[plr],
+                }
+                label = "PLRs of regime 1, pre-training" if plr is None else f"fine-tuned from PLR {lr_text(plr)}"
+                error = [point["trace_error"] for point in chosen] if name == "trace" else None
+                places = [point[name] for point in chosen], [point["test_error"] for point in chosen]
+                axes.errorbar(*places, xerr=error, **style, label=label)
+            axes.set_xscale("log")
+            axes.set_xlabel(SHARPNESS_LABELS[name])
+        row_axes[0].set_ylabel(f"Test error (%)\nat train loss {row['level']:g}")
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def draw_rows(draw, height, numbers):
+    """One experiment in each row, drawn by a function that draws one of them into a figure."""
+    figure = plt.figure(figsize=(10.5, height * len(numbers["rows"])))
+    for part, row in zip(np.atleast_1d(figure.subfigures(len(numbers["rows"]), 1)), numbers["rows"]):
+        draw(row, part)
+        experiment = row["experiment"]
+        part.suptitle(f"{experiment['model']}, width {experiment['width']}, {experiment['data']}", fontsize=9)
+    return figure
+
+
+def panel_title(panel):
+    if panel["stage"] == "finetune":
+        return f"After fine-tuning, FLR {lr_text(panel['flr'])}"
+    return f"After SWA, {panel['window']} weights" if panel["stage"] == "swa" else "After pre-training"
+
+
+def draw_curve(axes, curve, bands=True, *, color, **style):
+    """A mean over runs, with a band of one standard deviation, if wanted, where there are several."""
+    axes.plot(curve["plr"], curve["mean"], color=color, **style)
+    if bands and max(curve["n"]) > 1:
+        mean, std = np.array(curve["mean"]), np.array(curve["std"])
+        axes.fill_between(curve["plr"], mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
+
+
+def prepare_plr_axes(axes, numbers):
+    """A log axis of PLRs with the measured regime boundaries: dashed b12 and b23, dotted b2AB, regimes named on top."""
+    axes.set_xscale("log")
+    axes.set_xlabel(PLR_LABEL)
+    axes.margins(x=0.03)
+    left, right = axes.get_xlim()
+    places = {name: np.sqrt(place["last"] * place["next"]) for name, place in numbers["regimes"].items() if place}
+    for name, place in places.items():
+        axes.axvline(place, color="0.35", linestyle=":" if name == "b2AB" else "--", linewidth=1, zorder=0)
+    b12, b2ab, b23 = (places.get(name) for name in ("b12", "b2AB", "b23"))
+    regimes = [("1", left, b12), ("2A", b12, b2ab), ("2B", b2ab, b23 or right), ("3", b23, right)]
+    if b2ab is None:
+        regimes[1:3] = [("2", b12, b23 or right)]
+    above_axes = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "color": "0.35"}
+    for regime, begin, end in regimes:
+        if begin and end:
+            axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
+    axes.set_xlim(left, right)
+
+
+def legend_below(axes):
+    """A legend outside the axes, so that it hides no data."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+
+
+def colors(count):
+    """Ordered colours that stay apart for colour-blind readers and in grey, none too light on white."""
+    return plt.get_cmap("viridis")(np.linspace(0, 0.88, count))
+
+
+def lr_text(lr):
+    mantissa, exponent = f"{lr:.1e}".split("e")
+    power = f"10^{{{int(exponent)}}}"
+    return f"${power}$" if float(mantissa) == 1 else f"${float(mantissa):g}\\cdot{power}$"

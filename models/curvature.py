@@ -1,0 +1,98 @@
+"""How sharp the loss is around a solution (paper, appendix, figure 26), measured on the unit sphere.
+
+The loss of a scale-invariant network is a function on the sphere; its Hessian there is that along the sphere's tangent
+space. Norms and curvatures at weights w are scaled to those at w / |w|: gradients by |w|, Hessians by |w|^2.
+"""
+
+import math
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+from torch.nn import functional as F
+
+from models import evaluation, sphere
+
+
+def effective_gradient_norm(network, weights, gradient, batches):
+    """Mean over batches of the norm of the gradient of the mean loss, times |weights| (paper: mean stochastic gradient).
+
+    network: in training mode, so that batches have their own statistics; weights, gradient: its flat ones [1, P].
+    Returns (norm, mean loss, accuracy), the latter two over all images.
+    """
+    norms, totals, count = [], 0, 0
+    for inputs, labels in batches:
+        gradient.zero_()
+        logits = network(inputs)
+        F.cross_entropy(logits, labels).backward()
+        norms.append(gradient.norm())
+        totals, count = totals + evaluation.loss_and_correct(logits, labels), count + len(labels)
+    loss, accuracy = (totals / count).tolist()
+    return (torch.stack(norms).mean() * weights.norm()).item(), loss, accuracy
+
+
+class SphereHessian:
+    """The Hessian of a loss at flat weights, restricted to the tangent space of the sphere and scaled to radius 1.
+
+    parameters: the tensors that the flat weights [1, P] consist of, in order (see sphere.flatten).
+    losses: a function that returns an iterable of scalar losses of the parameters, each computed when it is asked for;
+    the loss is their sum.
+    """
+
+    def __init__(self, parameters, weights, losses):
+        self.parameters, self.losses = list(parameters), losses
+        self.norm = weights.norm().item()
+        self.radial = (weights[0] / weights.norm()).detach()
+        gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+        for loss in losses():
+            for total, part in zip(gradients, torch.autograd.grad(loss, self.parameters)):
+                total += part
+        # How the sphere's own curvature enters; zero for scale-invariant losses.
+        self.radial_slope = (self.radial @ sphere.joined(gradients)).item() * self.norm
+        self.size = self.radial.numel()
+
+    def tangent(self, vector):
+        """The part of a vector [P] that is tangent to the sphere."""
+        return vector - (vector @ self.radial) * self.radial
+
+    def times(self, vector):
+        """The Hessian times a vector [P], both taken as tangent: [P]."""
+        vector = self.tangent(vector)
+        pieces = sphere.pieces(vector, [parameter.shape for parameter in self.parameters])
+        product = torch.zeros_like(vector)
+        for loss in self.losses():
+            gradients = torch.autograd.grad(loss, self.parameters, create_graph=True)
+            slope = sum((gradient * piece).sum() for gradient, piece in zip(gradients, pieces))
+            product += sphere.joined(torch.autograd.grad(slope, self.parameters))
+        return self.tangent(self.norm**2 * product) - self.radial_slope * vector
+
+    def largest_eigenvalue(self, random, tolerance=1e-2, most_products=200):
+        """(largest eigenvalue, residual |Hv - lambda v| of its unit eigenvector) by scipy's Lanczos; NaN if it fails.
+
+        random: a torch.Generator, for the vector to begin with. tolerance: of the eigenvalue, relative.
+        """
+        device, dtype = self.radial.device, self.radial.dtype
+
+        def times(vector):
+            product = self.times(torch.from_numpy(vector.ravel()).to(device, dtype))
+            return product.cpu().numpy().astype(np.float64)
+
+        operator = LinearOperator((self.size, self.size), matvec=times, dtype=np.float64)
+        start = torch.randn(self.size, generator=random, dtype=torch.float64).numpy()
+        basis = min(self.size, 12)
+        try:
+            values, vectors = eigsh(
+                operator, k=1, which="LA", v0=start, ncv=basis, tol=tolerance, maxiter=most_products // basis
+            )
+        except ArpackError:  # no convergence, or numbers that are not finite
+            return math.nan, math.nan
+        residual = np.linalg.norm(times(vectors[:, 0]) - values[0] * vectors[:, 0])
+        return float(values[0]), float(residual)
+
+    def trace(self, random, probes):
+        """(trace, its standard error) by Hutchinson's estimator: the mean of zHz over random signs z."""
+        found = []
+        for _ in range(probes):
+            signs = (2 * torch.randint(2, (self.size,), generator=random) - 1).to(self.radial)
+            found.append((signs @ self.times(signs)).item())
+        return float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(probes))

@@ -1,0 +1,484 @@
+"""analyze.py on image runs: what it measures of trained solutions, against slow float64 computations, and its figures."""
+
+import json
+import math
+import shutil
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import random_image_set
+from test_analyze import IMAGES, command, write_run, write_study
+from test_image_training import normalised
+from test_networks import plain_logits
+from test_runs import call, load
+
+import analyze
+from data.files import write_json
+from data.images import load_image_set, save_image_set
+from data.runs import Run, bands_name, geometry_name, sharpness_name
+from data.study import Study
+
+PLRS, FLRS, LEVEL = ("1e-3", "1e-1"), ("1e-4", "5e-3"), 3.0
+WIDTH, SIDE, CLASSES = 2, 8, 3
+
+
+@pytest.fixture(scope="session")
+def image_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("measured") / "random.pt"
+    save_image_set(random_image_set(classes=CLASSES, train=150, test=41, side=SIDE), path)  # batches of 128 and 22
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(image_file, tmp_path_factory):
+    """A study of real runs, all stages of two PLRs, with weights kept at a train loss."""
+    folder = tmp_path_factory.mktemp("study")
+    common = [
+        "--model",
+        "si-convnet",
+        "--width",
+        WIDTH,
+        "--batch-size",
+        32,
+        "--rho",
+        7,
+        "--steps",
+        4,
+        "--keep-loss",
+        LEVEL,
+    ]
+    for plr in PLRS:
+        run = folder / f"pretrain/plr{plr}"
+        assert call("train", "--data", image_file, *common, "--lr", plr, "--out", run) == 0
+        tuning = ["--lr", *FLRS, "--steps", 3, "--keep-loss", LEVEL, "--out", folder / "finetune"]
+        assert call("finetune", run, *tuning) == 0
+        assert call("swa", run, "--windows", 2, 5, "--out", folder / "swa") == 0
+    return folder
+
+
+@pytest.fixture
+def study(trained, tmp_path):
+    """A copy of the runs of the study that has no measurements yet."""
+    return shutil.copytree(trained, tmp_path / "study")
+
+
+def kernels(weights):
+    """The convolution kernels in flat weights [P], float64 [outputs, inputs, 3, 3]: stored channels last."""
+    widths, found = [3, *(WIDTH * 2**depth for depth in range(4))], []
+    for inputs, outputs in zip(widths, widths[1:]):
+        count = outputs * inputs * 9
+        found.append(weights[:count].double().view(outputs, 3, 3, inputs).permute(0, 3, 1, 2))
+        weights = weights[count:]
+    assert len(weights) == 0
+    return found
+
+
+def classifier(folder):
+    buffers = load(folder / "checkpoint.pt")["buffers"]
+    return buffers["classifier.weight"].double(), buffers["classifier.bias"].double()
+
+
+def weights_of(folder, name="checkpoint"):
+    return load(folder / f"{name}.pt")["weights"][0]
+
+
+def slow_pass(weights, last_layer, inputs):
+    """Logits in batches of 128 with their own statistics, and the statistics averaged over images."""
+    logits, totals = [], None
+    for batch in inputs.split(128):
+        found, moments = plain_logits("si-convnet", batch, kernels(weights), last_layer, None)
+        logits.append(found)
+        weighted = [(len(batch) * mean, len(batch) * variance) for mean, variance in moments]
+        totals = weighted if totals is None else [(a + c, b + d) for (a, b), (c, d) in zip(totals, weighted)]
+    return torch.cat(logits), [(mean / len(inputs), variance / len(inputs)) for mean, variance in totals]
+
+
+def error(logits, labels):
+    return 100 * (logits.argmax(1) != labels).double().mean().item()
+
+
+# Geometry
+
+
+def slow_errors(weights, last_layer, data):
+    logits, statistics = slow_pass(weights, last_layer, normalised(data.train_images))
+    of_test, _ = plain_logits("si-convnet", normalised(data.test_images), kernels(weights), last_layer, statistics)
+    return error(logits, data.train_labels), error(of_test, data.test_labels)
+
+
+def test_geometry_equals_a_slow_computation(study, image_file, monkeypatch):
+    command(monkeypatch, "geometry", study)
+    data, plr = load_image_set(image_file), PLRS[1]
+    measured = Run(study / f"pretrain/plr{plr}").measurement(geometry_name(*map(float, FLRS)))
+    solutions = {
+        "L": weights_of(study / f"finetune/plr{plr}-flr{FLRS[0]}"),
+        "H": weights_of(study / f"finetune/plr{plr}-flr{FLRS[1]}"),
+        "S": weights_of(study / f"swa/plr{plr}", "swa-5"),
+    }
+    solutions = {name: 7 * weights.double() / weights.double().norm() for name, weights in solutions.items()}
+    last_layer = classifier(study / f"pretrain/plr{plr}")
+    barriers = []
+    for pair in ("LH", "SH", "SL"):
+        first, second = (solutions[name] for name in pair)
+        assert measured["angle"][pair] == [pytest.approx(torch.acos(first @ second / 49).item(), abs=1e-5)]
+        alphas = np.arange(21) / 20
+        path = np.array([slow_errors((1 - a) * first + a * second, last_layer, data) for a in alphas])
+        excess = path - np.outer(1 - alphas, path[0]) - np.outer(alphas, path[-1])
+        for split, barrier, count in zip(("train", "test"), excess.max(axis=0), (150, 41)):
+            assert measured[f"{split}_barrier"][pair] == [pytest.approx(barrier, abs=1e-4)], count
+        barriers.append(excess.max(axis=0))
+    assert np.max(barriers) > 3
+
+
+def test_geometry_is_measured_once_and_where_all_solutions_are_there(study, monkeypatch, capsys):
+    (study / f"finetune/plr{PLRS[0]}-flr{FLRS[0]}/config.json").unlink()
+    command(monkeypatch, "geometry", study)
+    files = list(study.rglob("geometry*.json"))
+    assert [path.parent.name for path in files] == [f"plr{PLRS[1]}"]
+    assert f"plr{PLRS[0]}: is not continued by a complete fine-tuning at 0.0001" in capsys.readouterr().out
+    before = files[0].stat().st_mtime_ns
+    command(monkeypatch, "geometry", study)
+    assert files[0].stat().st_mtime_ns == before
+
+
+def test_geometry_takes_one_pass_for_every_point(study, monkeypatch):
+    passes = []
+    measure = analyze.ImageProbe.errors
+    monkeypatch.setattr(
+        analyze.ImageProbe, "errors", lambda probe, weights: passes.append(1) or measure(probe, weights)
+    )
+    command(monkeypatch, "geometry", study)
+    assert len(passes) == len(PLRS) * (3 + 3 * 19)
+
+
+# Frequency bands
+
+
+def slow_bands(images, limits):
+    pixels = images.double().numpy() / 255
+    frequencies = np.abs(np.fft.fftfreq(SIDE, 1 / SIDE))
+    distance = frequencies[:, None] + frequencies
+    kept = np.fft.fft2(pixels) * ((distance >= limits[0]) & (distance <= limits[1]))
+    return torch.tensor(np.fft.ifft2(kept).real)
+
+
+def slow_normalised(filtered, normalisation, has_mean, of_training):
+    mean = torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64).view(3, 1, 1)
+    std = torch.tensor([0.2023, 0.1994, 0.2010], dtype=torch.float64).view(3, 1, 1)
+    if normalisation == "band":
+        channels = of_training.transpose(0, 1).flatten(1)
+        moments = (channels.mean(1).view(3, 1, 1), channels.std(1, unbiased=False).view(3, 1, 1))
+        return (filtered - moments[0]) / moments[1]
+    if has_mean:
+        return (filtered - mean) / std
+    return filtered / std if normalisation == "std" else filtered
+
+
+def norm_statistics(buffers):
+    """[(mean, variance)] of the batch norms, in order."""
+    return [
+        (buffers[f"norms.{i}.running_mean"].double(), buffers[f"norms.{i}.running_var"].double()) for i in range(4)
+    ]
+
+
+@pytest.mark.parametrize("normalisation", ["keep", "std", "band", "reestimate"])
+@pytest.mark.parametrize("run, solution", [("pretrain/plr1e-3", "checkpoint"), ("swa/plr1e-3", "swa-5")])
+def test_band_accuracies_equal_a_slow_computation(study, image_file, monkeypatch, normalisation, run, solution):
+    command(monkeypatch, "bands", study, "--normalisation", normalisation)
+    measured, data = Run(study / run).measurement(bands_name(normalisation)), load_image_set(image_file)
+    assert measured["solution"] == solution and measured["normalisation"] == normalisation
+    weights, last_layer = weights_of(study / run, solution), classifier(study / run)
+    trained_statistics = norm_statistics(load(study / run / f"{solution}.pt")["buffers"])
+    limits = {"background": (0, 0), "low": (1, 2), "mid": (3, 6), "high": (7, 8), "low-32": (1, 8)}
+    assert measured["limits"] == {name: list(ends) for name, ends in limits.items()}
+    for name, ends in [("full", None), *limits.items()]:
+        train, test = data.train_images, data.test_images
+        if name == "full":
+            train, test = normalised(train), normalised(test)
+        else:
+            of_training = slow_bands(train, ends)
+            train, test = (
+                slow_normalised(part, normalisation, ends[0] == 0, of_training)
+                for part in (of_training, slow_bands(test, ends))
+            )
+        statistics = (
+            trained_statistics if normalisation != "reestimate" else slow_pass(weights, last_layer, train)[1]
+        )
+        logits, _ = plain_logits("si-convnet", test, kernels(weights), last_layer, statistics)
+        expected = 1 - error(logits, data.test_labels) / 100
+        assert measured["accuracy"][name] == [pytest.approx(expected, abs=1e-6)], name
+
+
+def test_every_normalisation_is_measured_once(study, monkeypatch):
+    command(monkeypatch, "bands", study)
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("bands-*.json")}
+    assert len(before) == 8 and {path.name for path in before} == {"bands-keep.json"}
+    command(monkeypatch, "bands", study, "--normalisation", "keep", "std")
+    after = {path: path.stat().st_mtime_ns for path in study.rglob("bands-*.json")}
+    assert len(after) == 16 and before.items() <= after.items()
+
+
+def test_figure_7_has_a_row_for_every_normalisation_measured(study, monkeypatch):
+    command(monkeypatch, "bands", study, "--normalisation", "keep", "band")
+    numbers = analyze.band_numbers(Study(study))
+    assert [row["normalisation"] for row in numbers["rows"]] == ["keep", "band"]
+    columns = [(panel["stage"], panel["flr"]) for panel in numbers["rows"][1]["panels"]]
+    assert columns == [("pretrain", None), ("swa", None), ("finetune", 1e-4)]
+    mid = {curve["band"]: curve for curve in numbers["rows"][1]["panels"][2]["bands"]}["mid"]
+    found = [Run(study / f"finetune/plr{plr}-flr1e-4").measurement("bands-band") for plr in PLRS]
+    assert mid["mean"] == pytest.approx([100 * measured["accuracy"]["mid"][0] for measured in found])
+    [row] = analyze.all_band_numbers(Study(study))["rows"]
+    assert [panel["flr"] for panel in row["panels"]] == [None, None, 1e-4, 5e-3]
+
+
+def test_band_images_are_stretched_and_their_spectra_masked(study, image_file, monkeypatch):
+    command(monkeypatch, "bands", study)
+    numbers, data = analyze.band_image_numbers(Study(study)), load_image_set(image_file)
+    assert numbers["class"] == data.classes[data.test_labels[0]]
+    panels, image = {panel["name"]: panel for panel in numbers["panels"]}, data.test_images[0].permute(1, 2, 0)
+    assert panels["image"]["pixels"] == image.tolist()
+    mid = slow_bands(data.test_images[:1], (3, 6))[0].numpy()
+    low, high = mid.min(axis=(1, 2), keepdims=True), mid.max(axis=(1, 2), keepdims=True)
+    expected = (255 * (mid - low) / (high - low)).transpose(1, 2, 0)
+    assert np.allclose(panels["mid"]["pixels"], expected, rtol=0, atol=0.51)
+    magnitude = np.abs(np.fft.fftshift(np.fft.fft2(data.test_images[0].numpy() / 255), axes=(1, 2))).sum(axis=0)
+    place = np.arange(-4, 4)
+    inside = np.isin(abs(place)[:, None] + abs(place), range(3, 7))
+    found = np.array(panels["mid"]["spectrum"], dtype=float)
+    assert np.allclose(found, np.where(inside, np.log(magnitude), np.nan), rtol=0, atol=1e-3, equal_nan=True)
+
+
+# Filter norms
+
+
+def test_filter_norms_equal_those_of_the_kernels(study, monkeypatch):
+    command(monkeypatch, "norms", study)
+    for run, solution in ((f"finetune/plr{PLRS[0]}-flr1e-4", "checkpoint"), (f"swa/plr{PLRS[0]}", "swa-5")):
+        measured = Run(study / run).measurement("norms")
+        weights = weights_of(study / run, solution)
+        expected = [kernel[output].norm().item() for kernel in kernels(weights) for output in range(len(kernel))]
+        assert list(measured) == [solution]
+        assert measured[solution] == [
+            pytest.approx([norm / weights.double().norm().item() for norm in expected], rel=1e-5)
+        ]
+
+
+def test_the_initial_point_has_the_norms_that_training_starts_from(
+    study, trained, image_file, tmp_path, monkeypatch
+):
+    command(monkeypatch, "norms", study)
+    common = ["--model", "si-convnet", "--width", WIDTH, "--batch-size", 32, "--rho", 7, "--steps", 1, "--keep", 0]
+    assert call("train", "--data", image_file, *common, "--lr", PLRS[0], "--out", tmp_path / "again") == 0
+    weights = weights_of(tmp_path / "again", "step-0")
+    expected = [kernel[output].norm().item() / 7 for kernel in kernels(weights) for output in range(len(kernel))]
+    assert Run(study / f"pretrain/plr{PLRS[0]}").measurement("norms")["initial"] == [
+        pytest.approx(expected, rel=1e-5)
+    ]
+
+
+def test_figure_13_counts_filters_by_decade(tmp_path):
+    runs = tmp_path / "runs"
+    write_study(runs)
+    norms = {"initial": [[0.1, 0.1, 0.01, 0.0]], "checkpoint": [[0.5, 1e-3, 1e-3, 1e-5]]}
+    flrs = (1e-5, 1e-4)
+    for path in (runs / "pretrain/1.0", runs / "pretrain/0.0001", *(runs / f"finetune/1.0-{flr}" for flr in flrs)):
+        write_json(path / "norms.json", norms)
+    write_run(runs / "pretrain/1e-5", "pretrain", [{"lrs": [1e-5], "seed": 1}], IMAGES, train_loss=[10.0])
+    write_json(runs / "pretrain/1e-5/norms.json", norms)
+    numbers = analyze.norm_numbers(Study(runs))
+    (initial, after), (scratch, tuned), _ = numbers["panels"]
+    edges = np.array(numbers["edges"])
+    assert sum(initial["counts"]) == 4 and initial["counts"][0] == 1  # what is 0 lies in the first bin
+    assert initial["counts"][np.searchsorted(edges, -0.99) - 1] == 2
+    assert after["counts"][np.searchsorted(edges, -2.99) - 1] == 2
+    assert after["decades"] == pytest.approx(math.log10(0.5) + 5, rel=0.05)
+    assert (scratch["lrs"], tuned["lrs"]) == ((1e-5,), (1.0, 1e-5))
+
+
+# Sharpness
+
+
+def test_sharpness_is_that_of_the_kept_weights(study, image_file, monkeypatch):
+    command(monkeypatch, "sharpness", study, "--level", LEVEL, "--images", 140, "--probes", 3)
+    run, data = study / f"pretrain/plr{PLRS[0]}", load_image_set(image_file)
+    measured, kept = Run(run).measurement(sharpness_name(LEVEL)), load(run / "loss-3e0.pt")
+    assert measured["step"] == [kept["step"]] and measured["images"] == 140
+    pieces = [kernel.clone().requires_grad_() for kernel in kernels(kept["weights"][0])]
+    inputs, norms, losses, correct = normalised(data.train_images), [], [], 0
+    for some_inputs, labels in zip(inputs.split(128), data.train_labels.split(128)):
+        logits, _ = plain_logits("si-convnet", some_inputs, pieces, classifier(run), None)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        norms.append(math.sqrt(sum(g.square().sum().item() for g in torch.autograd.grad(loss, pieces))))
+        losses.append(loss.item() * len(labels))
+        correct += (logits.argmax(1) == labels).sum().item()
+    assert measured["gradient_norm"] == [pytest.approx(7 * np.mean(norms), rel=1e-3)]
+    assert measured["train_loss"] == [pytest.approx(sum(losses) / 150, rel=1e-4)]
+    assert measured["train_accuracy"] == [pytest.approx(correct / 150)]
+    logits, _ = plain_logits(
+        "si-convnet", normalised(data.test_images), pieces, classifier(run), norm_statistics(kept["buffers"])
+    )
+    assert measured["test_accuracy"] == [pytest.approx(1 - error(logits, data.test_labels) / 100)]
+    assert measured["residual"][0] < 0.05 * measured["largest_eigenvalue"][0]
+    assert measured["largest_eigenvalue"][0] == pytest.approx(
+        slow_largest_eigenvalue(run, kept, data, 140), rel=0.02
+    )
+    assert measured["trace_error"][0] > 0
+
+
+def slow_largest_eigenvalue(run, kept, data, count):
+    """The largest eigenvalue of the Hessian of the loss of the direction, by power iteration in float64."""
+    weights = kept["weights"][0].double()
+    direction = (weights / weights.norm()).requires_grad_()
+    total = 0
+    for inputs, labels in zip(
+        normalised(data.train_images[:count]).split(128), data.train_labels[:count].split(128)
+    ):
+        pieces = kernels(7 * direction / direction.norm())
+        logits, _ = plain_logits("si-convnet", inputs, pieces, classifier(run), None)
+        total = total + torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / count
+    [slope] = torch.autograd.grad(total, direction, create_graph=True)
+    found = []
+    for shift in (0, None):
+        vector, value = (
+            torch.randn(len(direction), dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+            0.0,
+        )
+        offset = 0 if shift == 0 else abs(found[0])
+        for _ in range(200):
+            [product] = torch.autograd.grad(slope @ vector, direction, retain_graph=True)
+            product = product + offset * vector
+            value, vector = (vector @ product / (vector @ vector)).item(), product / product.norm()
+        found.append(value - offset)
+    return found[1]
+
+
+def test_sharpness_is_measured_once_of_every_run_that_kept_weights(study, monkeypatch):
+    options = ["--images", 64, "--probes", 2]
+    command(monkeypatch, "sharpness", study, "--level", LEVEL, *options)
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("sharpness-*.json")}
+    assert {path.parent for path in before} == {path.parent for path in study.rglob("loss-3e0.pt")} and len(
+        before
+    ) > 0
+    command(monkeypatch, "sharpness", study, "--level", LEVEL, *options)
+    assert before == {path: path.stat().st_mtime_ns for path in study.rglob("sharpness-*.json")}
+
+
+def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path):
+    runs = tmp_path / "runs"
+    write_study(runs, settings=IMAGES | {"keep_loss": [0.1]})
+    measured = {"test_accuracy": [0.4], "residual": [0.1], "trace_error": [1.0], "train_loss": [0.1]}
+    for index, path in enumerate(sorted(runs.rglob("config.json"))):
+        sharp = {"gradient_norm": [float(index)], "largest_eigenvalue": [None], "trace": [5.0]}
+        write_json(path.parent / "sharpness-loss-1e-1.json", measured | sharp)
+    [row] = analyze.sharpness_numbers(Study(runs))["rows"]
+    found = [(point["plr"], point["flr"]) for point in row["points"]]
+    assert found == [(1e-4, None), (1e-3, None), (1e-2, 1e-5), (1e-2, 1e-4), (1e-1, 1e-5), (1e-1, 1e-4)]
+    assert {point["test_error"] for point in row["points"]} == {60.0} and row["level"] == 0.1
+
+
+# Boundary and two stages
+
+
+def test_figure_11_shows_where_every_run_converged(tmp_path):
+    runs = tmp_path / "runs"
+    write_study(runs)
+    settings = IMAGES | {"until_loss": 1e-4}
+    for seed, losses in ((1, [9.0, 0.5, 0.009, 0.00005]), (2, [9.0, 0.5, 0.2, 0.1])):
+        series = {"train_loss": [losses], "test_accuracy": [[0.1, 0.2, 0.3, 0.4]]}
+        write_run(runs / f"converge/{seed}", "pretrain", [{"lrs": [2e-3], "seed": seed}], settings, 3, **series)
+    numbers = analyze.boundary_numbers(Study(runs))
+    assert numbers["level"] == 0.01
+    assert numbers["points"] == [
+        {"lr": 2e-3, "seed": 1, "epochs": 3, "epoch": 2, "test_accuracy": pytest.approx(30)},
+        {"lr": 2e-3, "seed": 2, "epochs": 3, "epoch": None, "test_accuracy": None},
+    ]
+    assert numbers["pretrain"]["plr"] == [1e-4, 1e-3, 1e-2, 1e-1, 1.0] and len(numbers["finetune"]) == 2
+
+
+def write_two_stages(runs):
+    write_study(runs)
+    for lrs, accuracy in (([0.1, 1e-2], 0.3), ([0.1, 1e-2, 1e-4], 0.7), ([1e-4, 1e-4, 1e-4], 0.55)):
+        settings = IMAGES | {"first_step": 40 if len(lrs) == 3 else 20}
+        write_run(runs / f"more/{lrs}", "finetune", [{"lrs": lrs, "seed": 1}], settings, test_accuracy=[accuracy])
+
+
+def test_figure_12_has_a_bar_for_every_way_to_pre_train(tmp_path):
+    runs = tmp_path / "runs"
+    write_two_stages(runs)
+    for path in runs.glob("finetune/*/config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": IMAGES | {"first_step": 20}}))
+    [group] = analyze.two_stage_numbers(Study(runs))["groups"]
+    assert group["flr"] == 1e-4
+    assert [(bar["lrs"], bar["mean"]) for bar in group["bars"]] == [
+        ((0.1, 1e-4), pytest.approx(63)),
+        ((0.1, 1e-2, 1e-4), pytest.approx(70)),
+        ((1e-2, 1e-4), pytest.approx(65.5)),
+    ]
+    assert group["scratch"] == {"mean": pytest.approx(55), "std": 0, "n": 1, "steps": 60}
+    assert Study(runs).flrs() == [1e-5, 1e-4]
+
+
+# Figures
+
+
+def test_every_figure_of_measured_runs_is_drawn(study, tmp_path, monkeypatch, capsys):
+    command(monkeypatch, "geometry", study)
+    command(monkeypatch, "bands", study)
+    command(monkeypatch, "figures", study, "--out", tmp_path / "out")
+    drawn = {path.stem for path in (tmp_path / "out").glob("*.pdf")}
+    assert drawn == {"figure01", "figure02", "figure03", "figure06", "figure07", "figure09"}
+    output = capsys.readouterr().out
+    assert all(f"figure {number} is left out: " in output for number in (11, 12, 13, 26))
+    command(monkeypatch, "figures", study, study, "--out", tmp_path / "compared")
+    assert {path.stem for path in (tmp_path / "compared").glob("*.png")} == {"figure10", "figure14", "figure18"}
+    rows = json.loads((tmp_path / "compared/figure14.json").read_text())["rows"]
+    assert len(rows) == 2 and rows[0]["experiment"]["model"] == "si-convnet"
+
+
+def test_drawn_points_are_the_numbers():
+    regimes = {"b12": {"last": 1e-3, "next": 2e-3}, "b2AB": None, "b23": None}
+    points = [{"lr": 1e-3, "epoch": 40, "epochs": 90, "test_accuracy": 50.0}]
+    points.append({"lr": 2e-3, "epoch": None, "epochs": 100, "test_accuracy": None})
+    curve = {"plr": [1e-4, 1e-1], "mean": [40, 10], "std": [0, 0], "n": [1, 1]}
+    numbers = {
+        "level": 0.01,
+        "points": points,
+        "regimes": regimes,
+        "pretrain": curve,
+        "finetune": [{"flr": 1e-4} | curve],
+    }
+    with plt.rc_context(analyze.STYLE):
+        epochs, accuracy = analyze.draw_boundary(numbers).axes
+    drawn = [list(zip(line.get_xdata(), line.get_ydata())) for line in epochs.lines if line.get_marker() in "o^"]
+    assert drawn == [[(1e-3, 40)], [(2e-3, 100)]]
+    assert [list(line.get_ydata()) for line in accuracy.lines if line.get_marker() == "o"] == [
+        [40, 10],
+        [40, 10],
+        [50],
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["figures", "{toy}", "--only", "11", "--out", "o"], "no runs that train until they converge"),
+        (["figures", "{toy}", "--only", "12", "--out", "o"], "no pre-training in two stages"),
+        (["figures", "{toy}", "--only", "13", "--out", "o"], "no filter norms of initial point"),
+        (["figures", "{toy}", "--only", "26", "--out", "o"], "sharpness is not measured"),
+        (["figures", "{toy}", "--only", "7", "--out", "o"], "accuracies on bands are not measured"),
+        (["figures", "{toy}", "--only", "3", "--out", "o"], "geometry is not measured"),
+        (["figures", "{toy}", "--only", "6", "--out", "o"], "no band images are there"),
+        (["figures", "{toy}", "{toy}", "--only", "2", "--out", "o"], "is about one experiment; give one folder"),
+        (["bands", "{toy}"], "image set is not there; say where it is by --data-file"),
+        (["sharpness", "{trained}", "--level", "7"], "no run kept weights at train loss 7"),
+    ],
+)
+def test_bad_input_is_named(trained, tmp_path, monkeypatch, arguments, message):
+    write_study(tmp_path / "toy")
+    for path in (tmp_path / "toy").rglob("config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"data_file": "nowhere.pt"}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(analyze.BadInput, match=message):
+        command(monkeypatch, *(argument.format(toy=tmp_path / "toy", trained=trained) for argument in arguments))
