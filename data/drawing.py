@@ -7,7 +7,7 @@ part of another one instead.
 import matplotlib
 import numpy as np
 
-from data import bands
+from data.bands import DIVIDE, FULL, KEEP, REESTIMATE, STANDARDISE
 
 matplotlib.use("Agg")  # writes files, never needs a display
 from matplotlib import pyplot as plt  # noqa: E402
@@ -124,10 +124,10 @@ def draw_feature_panels(numbers, bands=False):
 
 BAND_COLORS = {"background": "#999999", "low": "#0072B2", "mid": "#D55E00", "high": "#009E73", "full": "black"}
 NORMALISATION_TITLES = {
-    bands.KEEP: "band images as they are",
-    bands.DIVIDE: "divided by the usual standard deviation",
-    bands.STANDARDISE: "standardised by band",
-    bands.REESTIMATE: "as they are, batch norm re-estimated",
+    KEEP: "band images as they are",
+    DIVIDE: "divided by the usual standard deviation",
+    STANDARDISE: "standardised by band",
+    REESTIMATE: "as they are, batch norm re-estimated",
 }
 
 
@@ -140,7 +140,7 @@ def draw_band_panels(numbers, figure=None):
             for curve in panel["bands"]:
                 name, *unscaled = curve["band"].split("-")
                 style = {"color": BAND_COLORS[name], "linestyle": ":" if unscaled else "-", "label": curve["band"]}
-                draw_curve(axes, curve, **style, marker=None if name == bands.FULL or unscaled else "o")
+                draw_curve(axes, curve, **style, marker=None if name == FULL or unscaled else "o")
             prepare_plr_axes(axes, numbers)
             axes.label_outer()
             if row is rows[0]:
