@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.func import stack_module_state
 from torch.nn import functional as F
 
+import models
 import train
-from bench import image_agreement, images
+from bench import geometry, image_agreement, images
 from bench.agreement import compare
 from bench.usual import UsualRun, train_one
 from data.commandline import BadInput
@@ -140,3 +142,37 @@ def test_options_are_compared_run_by_run():
     assert found["finetune"]["standard_error"] == pytest.approx(stats.sem(shifts))
     assert found["finetune"]["p_signed_rank"] == pytest.approx(2 / 2**12)  # all of one sign
     assert found["finetune"]["differences_by_learning_rates"]["0.1 0.01"] == pytest.approx(shifts[:6])
+
+
+def test_the_cost_of_geometry_counts_its_points(tmp_path, monkeypatch, capsys):
+    small = [
+        "--model",
+        "si-convnet",
+        "--width",
+        "2",
+        "--side",
+        "8",
+        "--images",
+        "60",
+        "--turns",
+        "3",
+        "--points",
+        "2",
+    ]
+    monkeypatch.setattr(
+        sys, "argv", ["geometry.py", *small, "--device", "cpu", "--out", str(tmp_path / "cost.json")]
+    )
+    geometry.main()
+    found = json.loads((tmp_path / "cost.json").read_text())
+    point, forward = (float(np.median(found["seconds"][name])) for name in ("point", "forward pass"))
+    assert found["points"] == 60 and found["forward_passes_of_geometry"] == pytest.approx(60 * point / forward)
+    assert "geometry of one pre-training, 60 points" in capsys.readouterr().out
+
+
+def test_a_batched_pass_is_that_of_every_network():
+    arguments = argparse.Namespace(model="si-convnet", width=2, side=8, images=60, classes=3)
+    probe = geometry.probe_of(arguments, torch.device("cpu"))
+    networks = [models.build("si-convnet", 2, 3, seed).train() for seed in (1, 2)]
+    correct = geometry.batched_pass(probe, *stack_module_state(networks))
+    for network, found in zip(networks, correct, strict=True):
+        assert found == sum((network(x).argmax(1) == y).sum().item() for x, y in probe.train_batches())
