@@ -203,35 +203,28 @@ def draw_boundary(numbers):
 
 
 def draw_two_stage_bars(numbers):
-    figure, axes = plt.subplots(figsize=(6, 3.4))
-    groups, width = numbers["groups"], 0.8 / max(len(group["bars"]) for group in numbers["groups"])
-    bar_colors = {2: {True: "#0072B2", False: "#009E73"}, 3: {True: "#D55E00"}}
-    highest_plr = max(bar["lrs"][0] for group in groups for bar in group["bars"])
-    reached = []
-    for place, group in enumerate(groups):
-        for position, bar in enumerate(group["bars"]):
-            if bar["mean"] is None:
-                continue
-            color = bar_colors[len(bar["lrs"])][bar["lrs"][0] == highest_plr or len(bar["lrs"]) == 3]
-            left = place - 0.4 + (position + 0.5) * width
-            axes.bar(left, bar["mean"], 0.9 * width, color=color, yerr=bar["std"] if bar["n"] > 1 else None)
-            label = " $\\to$ ".join(lr_text(lr) for lr in bar["lrs"])
-            axes.annotate(
-                f"{label}\n{bar['mean']:.1f}", (left, bar["mean"]), ha="center", va="bottom", fontsize=6.5
-            )
-            reached.append(bar["mean"])
-        scratch = group["scratch"]
-        if scratch["mean"] is not None:
-            label = "the FLR from scratch, for as long" if place == 0 else None
-            axes.plot(
-                [place - 0.4, place + 0.4], [scratch["mean"]] * 2, color="black", linestyle="--", label=label
-            )
-            reached.append(scratch["mean"])
+    figure, axes = plt.subplots(figsize=(5.5, 3.8))
+    groups = numbers["groups"]
+    ways = list(dict.fromkeys(tuple(bar["lrs"][:-1]) for group in groups for bar in group["bars"]))
+    width = 0.8 / len(ways)
+    for place, (way, color) in enumerate(zip(ways, colors(len(ways)))):
+        label = r" $\to$ ".join([*map(lr_text, way), "FLR"])
+        for number, group in enumerate(groups):
+            for bar in group["bars"]:
+                if tuple(bar["lrs"][:-1]) == way and bar["mean"] is not None:
+                    left, deviation = number - 0.4 + (place + 0.5) * width, bar["std"] if bar["n"] > 1 else None
+                    axes.bar(left, bar["mean"], 0.92 * width, color=color, yerr=deviation, label=label)
+                    axes.annotate(f"{bar['mean']:.1f}", (left, bar["mean"]), ha="center", va="bottom")
+                    label = None
+    for number, group in enumerate(groups):
+        if group["scratch"]["mean"] is not None:
+            label = "the FLR alone, for as long" if number == 0 else None
+            style = {"color": "black", "linestyle": "--", "label": label}
+            axes.plot([number - 0.4, number + 0.4], [group["scratch"]["mean"]] * 2, **style)
     axes.set_xticks(range(len(groups)), [f"FLR {lr_text(group['flr'])}" for group in groups])
     axes.set_ylabel(ACCURACY_LABEL)
-    axes.set_ylim(max(0, min(reached) - 5), max(reached) + 3)
     axes.grid(False, axis="x")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
     return figure
 
 
@@ -262,25 +255,21 @@ def draw_sharpness(numbers):
     figure, all_axes = plt.subplots(len(rows), 3, figsize=(10.5, 0.6 + 2.8 * len(rows)), squeeze=False)
     plrs = sorted({point["plr"] for row in rows for point in row["points"] if point["flr"] is not None})
     plr_colors = dict(zip(plrs, plt.get_cmap("rainbow")(np.linspace(0, 1, len(plrs)))))
+    groups = {None: ("black", "pre-trained at PLRs of regime 1")}
+    groups |= {plr: (plr_colors[plr], f"fine-tuned from PLR {lr_text(plr)}") for plr in plrs}
     for row_axes, row in zip(all_axes, rows):
-        for axes, name in zip(row_axes, SHARPNESS_LABELS):
-            for plr in [None, *plrs]:
-                chosen = [
-                    p for p in row["points"] if (p["flr"] is None if plr is None else p["flr"] and p["plr"] == plr)
+        for axes, (name, axis_label) in zip(row_axes, SHARPNESS_LABELS.items()):
+            for plr, (color, label) in groups.items():
+                points = [
+                    point
+                    for point in row["points"]
+                    if (point["plr"] if point["flr"] is not None else None) == plr and point[name] is not None
                 ]
-                chosen = [point for point in chosen if point[name] is not None]
-                style = {
-                    "linestyle": "",
-                    "marker": "o",
-                    "markersize": 5,
-                    "color": "black" if plr is None else plr_colors[plr],
-                }
-                label = "PLRs of regime 1, pre-training" if plr is None else f"fine-tuned from PLR {lr_text(plr)}"
-                error = [point["trace_error"] for point in chosen] if name == "trace" else None
-                places = [point[name] for point in chosen], [point["test_error"] for point in chosen]
-                axes.errorbar(*places, xerr=error, **style, label=label)
+                error = [point["trace_error"] for point in points] if name == "trace" else None
+                places = [point[name] for point in points], [point["test_error"] for point in points]
+                axes.errorbar(*places, xerr=error, fmt="o", markersize=5, color=color, label=label)
             axes.set_xscale("log")
-            axes.set_xlabel(SHARPNESS_LABELS[name])
+            axes.set_xlabel(axis_label)
         row_axes[0].set_ylabel(f"Test error (%)\nat train loss {row['level']:g}")
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
