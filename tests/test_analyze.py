@@ -630,7 +630,7 @@ def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments,
 # Results
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3, 6, 7, 9, 11, 12, 13, 26])
 def test_committed_figures_come_from_the_committed_metrics(tmp_path, number):
     results = Path(__file__).parent.parent / "results/cifar10-jpeg-narrow"
     _, gather, _ = analyze.FIGURES[number]
