@@ -26,7 +26,7 @@ from torch.nn import functional as F
 import models
 from data import bands, images, ticks
 from data.claims import judge, verdict_line
-from data.commandline import BadInput, Parser, Progress, lr_name, positive_float, positive_int
+from data.commandline import BadInput, Parser, Progress, Refused, lr_name, positive_float, positive_int
 from data.commandline import run as run_script
 from data.device import EVALUATION_BATCH, add_device_argument, autocast, device_of, use_precision
 from data.drawing import (
@@ -120,7 +120,8 @@ class ImageProbe:
         self.weights.copy_(weights)
         with self.autocast(), batchnorm.reestimating(self.network):
             _, train_accuracy = evaluation.evaluate(self.network, self.train_batches())
-        return 100 * (1 - torch.tensor([[train_accuracy], [self.accuracy(self.test_batches())]]))
+        test_accuracy = self.accuracy(self.test_batches())
+        return 100 * (1 - torch.tensor([[train_accuracy], [test_accuracy]], dtype=torch.float64))
 
 
 def measure_features(run, inputs, labels):
@@ -278,22 +279,18 @@ def solution_name(run):
     return f"swa-{GEOMETRY_WINDOW}"
 
 
-def measure_norms(probe, run):
+def measure_norms(run):
     """Norms of all filters of a run on images, relative to that of all weights (paper, figure 13): norms.json.
 
     {solution: [member][filter]}; solutions are the initial point (of pre-trainings) and the end of the run, or, of an SWA
     run, its average of 5 weights. A filter is what gives one channel of a convolution's output.
     """
     settings, [member], name = run.settings, run.members, solution_name(run)
-    solutions = {}
-    if run.config["stage"] == "pretrain":
-        network = models.build(
-            settings["model"], settings["width"], settings["classes"], init_seed(member["seed"])
-        )
-        solutions["initial"] = [relative_filter_norms(network)]
-    probe.load(run.weights(name))
-    solutions[name] = [relative_filter_norms(probe.network)]
-    run.write_measurement("norms", solutions)
+    network = models.build(settings["model"], settings["width"], settings["classes"], init_seed(member["seed"]))
+    weights, _ = models.place(network, torch.device("cpu"))
+    solutions = {"initial": [relative_filter_norms(network)]} if run.config["stage"] == "pretrain" else {}
+    weights.copy_(run.weights(name)["weights"])
+    run.write_measurement("norms", solutions | {name: [relative_filter_norms(network)]})
 
 
 @torch.no_grad()
@@ -338,7 +335,9 @@ def measure_sharpness(probe, run, level, most, probes):
         "trace_error": trace_error,
     }
     of_member = {name: [value] for name, value in measured.items()}
-    run.write_measurement(sharpness_name(level), {"level": level, "images": count, "probes": probes} | of_member)
+    run.write_measurement(
+        sharpness_name(level), {"level": level, "most": most, "images": count, "probes": probes} | of_member
+    )
 
 
 # ---------------------------------------------------------------------------------- the numbers behind each figure
@@ -637,7 +636,7 @@ FIGURES = {
     13: ("images", norm_numbers, draw_norm_histograms),
     15: (ticks.NAME, tick_accuracy_numbers, draw_accuracy_panels),
     16: (ticks.NAME, geometry_numbers, draw_geometry_panels),
-    17: (ticks.NAME, all_feature_numbers, functools.partial(draw_feature_panels, bands=True)),
+    17: (ticks.NAME, all_feature_numbers, functools.partial(draw_feature_panels, shaded=True)),
     26: ("images", sharpness_numbers, draw_sharpness),
 }
 # The same of several experiments, in a row each.
@@ -648,27 +647,21 @@ COMPARISONS = {
 }
 
 
-def write_figure(number, studies, folder):
-    """Write the numbers of a figure, and draw it from them."""
-    path = folder / f"figure{number:02d}.json"
-    if number in COMPARISONS:
-        _, gather, _ = COMPARISONS[number]
-        numbers = {"rows": [{"experiment": study.settings} | gather(study) for study in studies]}
-    else:
-        _, gather, _ = FIGURES[number]
-        [study] = studies
-        numbers = {"experiment": study.settings} | gather(study)
-    write_json(path, {"figure": number, "accuracies": "percent"} | numbers)
-    draw_figure(path)
+def figure_numbers(number, studies):
+    """The numbers of a figure, of one study or, of COMPARISONS, of several. Raises BadInput where they are not there."""
+    _, gather, _ = (FIGURES | COMPARISONS)[number]
+    rows = [{"experiment": study.settings} | gather(study) for study in studies]
+    return {"figure": number, "accuracies": "percent"} | ({"rows": rows} if number in COMPARISONS else rows[0])
 
 
 def draw_figure(path):
     """Draw figureNN.pdf and .png beside figureNN.json. Raises BadInput."""
     numbers = read_json(path)
     known = FIGURES | COMPARISONS
-    if not isinstance(numbers, dict) or numbers.get("figure") not in known:
+    number = numbers.get("figure") if isinstance(numbers, dict) else None
+    if not isinstance(number, int) or number not in known:
         raise BadInput(f"{path}: holds no figure's numbers; give a figureNN.json that analyze.py figures wrote")
-    _, _, draw = known[numbers["figure"]]
+    _, _, draw = known[number]
     with plt.rc_context(STYLE):
         try:
             figure = draw(numbers)
@@ -706,7 +699,7 @@ def main():
     )
 
     norms = commands.add_parser("norms", help="measure the filter norms of runs on images")
-    add_measuring_arguments(norms)
+    norms.add_argument("folder", help=MEASURED_FOLDER)
 
     sharpness = commands.add_parser(
         "sharpness", help="measure gradient norms and curvature of runs on images at a level of train loss"
@@ -748,7 +741,11 @@ def main():
     )
     figures.add_argument("--out", type=Path, required=True, help="folder for figureNN.pdf, .png and .json")
     figures.add_argument(
-        "--only", type=int, nargs="+", choices=sorted(FIGURES | COMPARISONS), help="figures; without: all that fit"
+        "--only",
+        type=int,
+        nargs="+",
+        choices=sorted(FIGURES | COMPARISONS),
+        help="figures; without: all that fit (10, 14 and 18 for several folders)",
     )
 
     draw = commands.add_parser("draw", help="draw figures again from their JSON")
@@ -767,6 +764,9 @@ def main():
         "draw": draw_command,
     }[args.command]
     command(args)
+
+
+MEASURED_FOLDER = "folder of the run folders of one experiment; what is measured is passed over"
 
 
 def add_measuring_arguments(parser):
@@ -799,82 +799,131 @@ def features_command(args):
 
 def geometry_command(args):
     study, device = Study(args.folder), device_of(args.device)
+    report_incomplete(study)
     low, high = study.extreme_flrs()
     runs = []
     for run in study.of_stage("pretrain"):
         try:
-            if run.measurement(geometry_name(low, high)) is None:
-                solutions_around(study, run, low, high)
-                runs.append(run)
+            solutions_around(study, run, low, high)
+            runs.append(run)
         except BadInput as error:
             print(f"left out: {error}")
-    probe = image_probe(study, device, args.data_file) if study.settings["data"] != ticks.NAME and runs else None
+    probe = ImageProbe(runs[0], device, args.data_file) if runs and study.settings["data"] != ticks.NAME else None
+
+    def measure(run, advance):
+        if probe:
+            probe.load(run.weights())
+        errors = probe.errors if probe else tick_errors(run)
+
+        def counted_errors(weights):
+            advance()
+            return errors(weights)
+
+        measure_geometry(study, run, low, high, counted_errors)
+
     points = measurements_of_line(GEOMETRY_PAIRS, CONVENTIONS[study.settings["model"]])
-    with Progress("geometry", len(runs) * points, "point", 0) as progress:
-        measured = 0
-        for run in runs:
-            if probe:
-                probe.load(run.weights())
-            errors = probe.errors if probe else tick_errors(run)
-
-            def counted_errors(weights):
-                nonlocal measured
-                measured += 1
-                progress.update(measured, run.path.name)
-                return errors(weights)
-
-            measure_geometry(study, run, low, high, counted_errors)
+    measure_each("geometry", runs, geometry_name(low, high), measure, points)
 
 
-def image_probe(study, device, data_file):
-    """The ImageProbe of a study. Raises BadInput where it is not about images."""
-    if study.settings["data"] == ticks.NAME:
-        raise BadInput(f"{study.folder}: holds runs on ticks; this is measured on images")
-    return ImageProbe(study.runs[0], device, data_file)
+def measure_each(title, runs, name, measure, points=1):
+    """Call measure(run, advance) for the runs without the measurement `name`; it calls advance() for each of its points.
 
+    What a run lacks for it is printed. Runs whose folder another process holds are left out, too; raises Refused then.
+    """
+    missing, refused, done = [run for run in runs if run.measurement(name) is None], [], 0
+    if not missing:
+        print(f"{title}: all {len(runs)} runs are measured")
+        return
+    with Progress(title, points * len(missing), "point" if points > 1 else "run", 0) as progress:
+        for number, run in enumerate(missing):
 
-def measure_each(name, runs, measure):
-    """Call measure(run) for the runs with a progress bar. What a run lacks for it is printed."""
-    with Progress(name, len(runs), "run", 0) as progress:
-        for done, run in enumerate(runs, start=1):
+            def advance():
+                nonlocal done
+                done += 1
+                progress.update(done, run.path.name)
+
+            done = number * points
             try:
-                measure(run)
+                measure(run, advance)
             except BadInput as error:
                 print(f"left out: {error}")
-            progress.update(done, run.path.name)
+            except Refused as error:
+                refused.append(error)
+                print(f"left out: {error}")
+    if refused:
+        raise Refused(f"{title}: {len(refused)} folders were held by other processes; give the command again")
+
+
+def image_study(folder):
+    """The Study of a folder. Raises BadInput where it is not about images."""
+    study = Study(folder)
+    if study.settings["data"] == ticks.NAME:
+        raise BadInput(f"{folder}: holds runs on ticks; this is measured on images")
+    report_incomplete(study)
+    return study
+
+
+def solutions_shown(study):
+    """The runs whose solutions figures 7, 13 and 18 show: pre-trainings, SWA, and the lowest and the highest FLR."""
+    flrs = study.flrs()
+    ends = [[flr] for flr in (*flrs[:1], *flrs[-1:])]
+    tuned = [run for run in study.of_stage("finetune") if run.members[0]["lrs"][1:] in ends]
+    return study.of_stage("pretrain") + study.of_stage("swa") + tuned
 
 
 def bands_command(args):
-    study = Study(args.folder)
-    probe = image_probe(study, device_of(args.device), args.data_file)
+    study = image_study(args.folder)
+    probe = ImageProbe(study.runs[0], device_of(args.device), args.data_file)
     first = study.of_stage("pretrain")[0]
     if first.measurement("band-images") is None:
         measure_band_images(first, probe.images)
     for normalisation in args.normalisation:
-        runs = [run for run in study.runs if run.measurement(bands_name(normalisation)) is None]
         sets = BandSets(probe.images, normalisation)
-        measure_each(f"bands, {normalisation}", runs, functools.partial(measure_bands, probe, sets=sets))
+
+        def measure(run, advance):
+            measure_bands(probe, run, sets)
+            advance()
+
+        measure_each(f"bands, {normalisation}", solutions_shown(study), bands_name(normalisation), measure)
 
 
 def norms_command(args):
-    study = Study(args.folder)
-    probe = image_probe(study, device_of(args.device), args.data_file)
-    runs = [run for run in study.runs if run.measurement("norms") is None]
-    measure_each("norms", runs, functools.partial(measure_norms, probe))
+    def measure(run, advance):
+        measure_norms(run)
+        advance()
+
+    measure_each("norms", solutions_shown(image_study(args.folder)), "norms", measure)
 
 
 def sharpness_command(args):
-    study = Study(args.folder)
-    probe = image_probe(study, device_of(args.device), args.data_file)
-    for level in args.level:
-        runs = [run for run in study.runs if run.has_weights(loss_name(level))]
+    study = image_study(args.folder)
+    kept = {level: [run for run in study.runs if run.has_weights(loss_name(level))] for level in args.level}
+    for level, runs in kept.items():
         if not runs:
             raise BadInput(
                 f"{args.folder}: no run kept weights at train loss {level:g}; --keep-loss of train.py and finetune.py does"
             )
-        runs = [run for run in runs if run.measurement(sharpness_name(level)) is None]
-        options = {"level": level, "most": args.images, "probes": args.probes}
-        measure_each(f"sharpness at {level:g}", runs, functools.partial(measure_sharpness, probe, **options))
+        for run in runs:
+            refuse_other_sharpness(run, level, args)
+    probe = ImageProbe(study.runs[0], device_of(args.device), args.data_file)
+    for level, runs in kept.items():
+
+        def measure(run, advance):
+            measure_sharpness(probe, run, level, args.images, args.probes)
+            advance()
+
+        measure_each(f"sharpness at {level:g}", runs, sharpness_name(level), measure)
+
+
+def refuse_other_sharpness(run, level, args):
+    """Raise Refused where a run's sharpness was measured with other options: they would mix in one figure."""
+    measured = run.measurement(sharpness_name(level))
+    options = {"most": args.images, "probes": args.probes}
+    if measured and any(measured[name] != value for name, value in options.items()):
+        raise Refused(
+            f"{run.path}: its sharpness was measured with --images {measured['most']} --probes {measured['probes']}; use "
+            f"these, or remove {sharpness_name(level)}.json everywhere"
+        )
 
 
 def claims_command(args):
@@ -894,31 +943,35 @@ def boundary_command(args):
 
 def figures_command(args):
     studies = [Study(folder) for folder in args.folder]
-    drawable = FIGURES if len(studies) == 1 else COMPARISONS
     for study in studies:
         report_incomplete(study)
-        kind = ticks.NAME if study.settings["data"] == ticks.NAME else "images"
-        wanted = args.only or [number for number, (data, _, _) in drawable.items() if data == kind]
-        unfit = [number for number in wanted if (FIGURES | COMPARISONS)[number][0] != kind]
-        if unfit:
-            what = (FIGURES | COMPARISONS)[unfit[0]][0]
-            raise BadInput(f"--only {unfit[0]}: is about {what}; {study.folder} holds runs on {kind}")
-        print_regimes(measure_regimes(study))
-    single = [number for number in wanted if number in FIGURES]
-    if len(studies) > 1 and (single or not wanted):
+    kinds = {study.folder: "ticks" if study.settings["data"] == ticks.NAME else "images" for study in studies}
+    if len(studies) > 1 and set(kinds.values()) != {"images"}:
         raise BadInput(
-            f"--only {single[0]}: is about one experiment; give one folder"
-            if single
-            else f"{args.folder[0]}: several experiments are compared only on images; give one folder"
+            f"{args.folder[0]} and others: several experiments are compared only on images; give one folder"
         )
+    drawable = FIGURES if len(studies) == 1 else COMPARISONS
+    kind = kinds[studies[0].folder]
+    wanted = args.only or [number for number, (data, _, _) in drawable.items() if data == kind]
+    for number in wanted:
+        if (FIGURES | COMPARISONS)[number][0] != kind:
+            raise BadInput(f"--only {number}: is not about {kind}, which {args.folder[0]} holds runs on")
+        if len(studies) > 1 and number in FIGURES:
+            raise BadInput(f"--only {number}: is about one experiment; give one folder")
     args.out.mkdir(parents=True, exist_ok=True)
+    for study in studies:
+        print_regimes(measure_regimes(study))
     for number in wanted:
         try:
-            write_figure(number, studies, args.out)
+            numbers = figure_numbers(number, studies)
         except BadInput as error:
             if args.only:
                 raise
             print(f"figure {number} is left out: {error}")
+            continue
+        path = args.out / f"figure{number:02d}.json"
+        write_json(path, numbers)
+        draw_figure(path)
 
 
 def report_incomplete(study):

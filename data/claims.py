@@ -582,6 +582,8 @@ def norms_spread_in_regime_3(e):
 
 def band_accuracy(e, band, stage, *later_lrs):
     """Accuracies (Values, percent) on a band by the published normalisation, after a stage."""
+    if e.study.settings["data"] == ticks.NAME:
+        raise NotMeasurable("is about image networks")
     values = e.percent(stage, of_measurement(bands_name(bands.KEEP), "accuracy", band), *later_lrs)
     if not values:
         raise NotMeasurable("accuracies on frequency bands are not measured: analyze.py bands")
@@ -617,6 +619,8 @@ def solutions_at_equal_loss(e, pretrained):
 
     They are the pre-trainings of regime 1, or else the fine-tunings from regime 2; sharpness is the mean gradient norm.
     """
+    if e.study.settings["data"] == ticks.NAME:
+        raise NotMeasurable("is about image networks")
     levels = sorted({level for run in e.study.runs for level in run.settings["keep_loss"]})
     for level in levels:
         points = [point for point in sharpness_points(e.study, level) if (point["flr"] is None) == pretrained]

@@ -126,7 +126,7 @@ def run(main):
         print(f"{sys.argv[0]}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 3)
     except KeyboardInterrupt:
-        print(f"{sys.argv[0]}: interrupted; the same command goes on from the last logged step", file=sys.stderr)
+        print(f"{sys.argv[0]}: interrupted; the same command goes on where it was", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output (head, say) has gone; nothing is lost, and a traceback would help nobody.

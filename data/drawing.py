@@ -107,14 +107,14 @@ def draw_quartiles(axes, curve, floor, color, **style):
     axes.fill_between(curve["plr"], lower, upper, color=color, alpha=0.15, linewidth=0)
 
 
-def draw_feature_panels(numbers, bands=False):
+def draw_feature_panels(numbers, shaded=False):
     panels = numbers["panels"]
     figure, all_axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.3), sharey=True, squeeze=False)
     for axes, panel in zip(all_axes[0], panels):
         for rank, (curve, color) in enumerate(zip(panel["top"], colors(len(panel["top"])))):
             name = {0: "best feature of each run", len(panel["top"]) - 1: "worst feature"}.get(rank)
-            draw_curve(axes, curve, bands, color=color, linewidth=1, label=name)
-        draw_curve(axes, panel["all_features"], bands, color="black", marker="o", label="all features")
+            draw_curve(axes, curve, shaded, color=color, linewidth=1, label=name)
+        draw_curve(axes, panel["all_features"], shaded, color="black", marker="o", label="all features")
         prepare_plr_axes(axes, numbers)
         axes.set_title(panel_title(panel), fontsize=9, pad=16)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -124,10 +124,10 @@ def draw_feature_panels(numbers, bands=False):
 
 BAND_COLORS = {"background": "#999999", "low": "#0072B2", "mid": "#D55E00", "high": "#009E73", "full": "black"}
 NORMALISATION_TITLES = {
-    KEEP: "band images as they are",
+    KEEP: "published rule",
     DIVIDE: "divided by the usual standard deviation",
     STANDARDISE: "standardised by band",
-    REESTIMATE: "as they are, batch norm re-estimated",
+    REESTIMATE: "published, batch norm re-estimated",
 }
 
 
@@ -146,7 +146,7 @@ def draw_band_panels(numbers, figure=None):
             if row is rows[0]:
                 axes.set_title(panel_title(panel), fontsize=9, pad=16)
         row_axes[0].set_ylabel(f"Test accuracy (%),\n{NORMALISATION_TITLES[row['normalisation']]}", fontsize=8)
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     return figure
 
 
@@ -218,7 +218,7 @@ def draw_two_stage_bars(numbers):
                     label = None
     for number, group in enumerate(groups):
         if group["scratch"]["mean"] is not None:
-            label = "the FLR alone, for as long" if number == 0 else None
+            label = f"the FLR alone, for {group['scratch']['steps']} epochs" if number == 0 else None
             style = {"color": "black", "linestyle": "--", "label": label}
             axes.plot([number - 0.4, number + 0.4], [group["scratch"]["mean"]] * 2, **style)
     axes.set_xticks(range(len(groups)), [f"FLR {lr_text(group['flr'])}" for group in groups])
@@ -270,7 +270,7 @@ def draw_sharpness(numbers):
                 axes.errorbar(*places, xerr=error, fmt="o", markersize=5, color=color, label=label)
             axes.set_xscale("log")
             axes.set_xlabel(axis_label)
-        row_axes[0].set_ylabel(f"Test error (%)\nat train loss {row['level']:g}")
+        row_axes[0].set_ylabel(f"Test error (%)\nat running train loss {row['level']:g}")
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
@@ -291,10 +291,10 @@ def panel_title(panel):
     return f"After SWA, {panel['window']} weights" if panel["stage"] == "swa" else "After pre-training"
 
 
-def draw_curve(axes, curve, bands=True, *, color, **style):
+def draw_curve(axes, curve, shaded=True, *, color, **style):
     """A mean over runs, with a band of one standard deviation, if wanted, where there are several."""
     axes.plot(curve["plr"], curve["mean"], color=color, **style)
-    if bands and max(curve["n"]) > 1:
+    if shaded and max(curve["n"]) > 1:
         mean, std = np.array(curve["mean"]), np.array(curve["std"])
         axes.fill_between(curve["plr"], mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
 
@@ -314,7 +314,11 @@ def prepare_plr_axes(axes, numbers):
         regimes[1:3] = [("2", b12, b23 or right)]
     above_axes = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "color": "0.35"}
     for regime, begin, end in regimes:
-        if begin and end:
+        begin, end = (
+            max(begin or right, left),
+            min(end or left, right),
+        )  # of what is in view, nothing where not measured
+        if begin < end:
             axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
     axes.set_xlim(left, right)
 

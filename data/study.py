@@ -86,11 +86,11 @@ class Study:
     def flrs(self):
         """The learning rates of fine-tunings of pre-trained runs, in order.
 
-        Those that are fine-tuned further, at another rate, are second stages of pre-training (figure 12) and left out.
+        Runs that are fine-tuned further, at another rate, are second stages of pre-training (figure 12) and left out.
         """
         every_lrs = [member["lrs"] for run in self.runs for member in run.members]
-        further = {lrs[1] for lrs in every_lrs if len(lrs) > 2 and lrs[2] != lrs[1]}
-        return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2} - further)
+        second_stages = [lrs[:2] for lrs in every_lrs if len(lrs) > 2 and lrs[2] != lrs[1]]
+        return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2 and lrs not in second_stages})
 
     def at(self, value, lrs):
         """The values of runs whose stages had these learning rates, one after the other; empty where there are none."""

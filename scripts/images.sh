@@ -31,7 +31,7 @@ s4) plrs="$decades 2e-1 5e-1" flrs="1e-5 2e-5 5e-5 1e-4 2e-4" ;;
 s5) plrs=$decades flrs="1e-5 b12" ;;  # b12: the last PLR that converged, which the high FLR is elsewhere, too
 narrow)
     plrs="1e-4 2e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1" flrs="1e-4 5e-4 b12"
-    epochs=120 finetune_epochs=60 windows="2 5 10" two_stages="1e-2 3e-3" keep_losses="1 0.5 0.3 0.1" sharpness="0.5 0.3 --images 1024"
+    epochs=120 finetune_epochs=60 windows="2 5 10" two_stages="1e-2 3e-3" keep_losses="1 0.5 0.3 0.1" sharpness="0.5 0.3 --images 512"
     data=datasets/cifar10-small.pt ;;
 *) usage ;;
 esac
@@ -60,11 +60,14 @@ done | side_by_side python
 
 # Two stages of pre-training, and what they are compared with: training at the FLRs alone, for as long.
 read -r plr_2b plr_2a <<< "${TWO_STAGES-$two_stages}" || true
-if [ -n "$plr_2b" ]; then
+flr_ends=$(tr ' ' '\n' <<< "$flrs" | sort -g | sed -n '1p;$p' | uniq)
+if [ -n "$plr_2b" ] && [ ! -d "$out/pretrain/plr$plr_2b" ]; then
+    echo "two-stage pre-training is left out: there is no $out/pretrain/plr$plr_2b"
+elif [ -n "$plr_2b" ]; then
     python finetune.py "$out/pretrain/plr$plr_2b" --lr "$plr_2a" $finetune
-    for flr in $(printf '%s\n' "${flrs%% *}" "${flrs##* }" | sort -u); do
+    for flr in $flr_ends; do
         echo "$out/finetune/plr$plr_2b-flr$plr_2a --lr $flr"
-        echo "$out/finetune/plr$flr-flr$flr --lr $flr"
+        [ ! -d "$out/finetune/plr$flr-flr$flr" ] || echo "$out/finetune/plr$flr-flr$flr --lr $flr"
     done | side_by_side python finetune.py $finetune
 fi
 

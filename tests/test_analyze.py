@@ -600,7 +600,7 @@ def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_pa
         (["sharpness", "{ticks}", "--level", "0.1"], "this is measured on images"),
         (["claims", "{empty}"], "holds no run folders"),
         (["figures", "{ticks}", "--only", "16", "--out", "o"], "run analyze.py geometry"),
-        (["figures", "{images}", "--only", "5", "--out", "o"], "is about ticks"),
+        (["figures", "{images}", "--only", "5", "--out", "o"], "is not about images"),
         (["figures", "{mixed}", "--out", "o"], "differ in width"),
         (["figures", "{augmented}", "--out", "o"], "differ in augment .none and crop-flip."),
         (["figures", "{ticks}", "--only", "5", "--out", "o"], "run analyze.py features"),

@@ -125,12 +125,12 @@ def raising(error):
         (
             raising(KeyboardInterrupt()),
             130,
-            "train.py: interrupted; the same command goes on from the last logged step\n",
+            "train.py: interrupted; the same command goes on where it was\n",
         ),
         (
             lambda: os.kill(os.getpid(), signal.SIGTERM),
             130,
-            "train.py: interrupted; the same command goes on from the last logged step\n",
+            "train.py: interrupted; the same command goes on where it was\n",
         ),
         (raising(SystemExit(2)), 2, ""),
     ],

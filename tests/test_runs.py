@@ -279,7 +279,7 @@ def test_interrupt_saves_the_last_logged_step(stage, kind, name, origin, finishe
 
     with mock.patch.object(task, "evaluate", interrupted):
         assert call(*arguments, *SELDOM) == 130
-    assert one_line(capsys) == f"{stage}.py: interrupted; the same command goes on from the last logged step\n"
+    assert one_line(capsys) == f"{stage}.py: interrupted; the same command goes on where it was\n"
     assert step_on_disk(folder) == strict_json(finished(stage, kind)[1] / "metrics.json")["step"][1]
     assert call(*arguments) == 0
     assert_same_result(folder, finished(stage, kind)[1])
@@ -294,8 +294,7 @@ def test_live_process_holds_its_folder_until_ctrl_c(origin, finished, tmp_path, 
     _, error = process.communicate()
     assert process.returncode == 130
     assert (
-        error.endswith("train.py: interrupted; the same command goes on from the last logged step\n")
-        and error.count("\n") == 1
+        error.endswith("train.py: interrupted; the same command goes on where it was\n") and error.count("\n") == 1
     )
     assert step_on_disk(folder) > 0
     assert call(*arguments, *SELDOM) == 0
