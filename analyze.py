@@ -897,7 +897,10 @@ def norms_command(args):
 
 def sharpness_command(args):
     study = image_study(args.folder)
-    kept = {level: [run for run in study.runs if run.has_weights(loss_name(level))] for level in args.level}
+    flrs = [[flr] for flr in study.flrs()]
+    tuned = [run for run in study.of_stage("finetune") if run.members[0]["lrs"][1:] in flrs]
+    compared = study.of_stage("pretrain") + tuned
+    kept = {level: [run for run in compared if run.has_weights(loss_name(level))] for level in args.level}
     for level, runs in kept.items():
         if not runs:
             raise BadInput(
