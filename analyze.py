@@ -475,8 +475,8 @@ def band_panel(study, normalisation, stage, flr):
 
 
 def all_band_numbers(study):
-    """A row of figure 18: the same, by the published rule, with fine-tuning at the lowest and the highest FLR."""
-    return band_numbers(study, [bands.KEEP], high_flr=True)
+    """A row of figure 18: the same, by the default normalisation, with fine-tuning at the lowest and the highest FLR."""
+    return band_numbers(study, [bands.DEFAULT_NORMALISATION], high_flr=True)
 
 
 def band_image_numbers(study):
@@ -692,7 +692,7 @@ def main():
         "--normalisation",
         nargs="+",
         choices=bands.NORMALISATIONS,
-        default=[bands.KEEP],
+        default=[bands.DEFAULT_NORMALISATION],
         help="of band images: keep (the published rule: only those with the zero frequency are normalised), std (others "
         "are divided by the usual standard deviation), band (standardised, each by its own moments), reestimate (as keep, "
         "with batch-norm statistics of training images treated alike)",

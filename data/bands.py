@@ -13,6 +13,8 @@ FULL, BACKGROUND = "full", "background"
 # they still hold the zero frequency, and not at all where they do not.
 KEEP, DIVIDE, STANDARDISE, REESTIMATE = "keep", "std", "band", "reestimate"
 NORMALISATIONS = (KEEP, DIVIDE, STANDARDISE, REESTIMATE)
+# Of convolutional networks: with the running statistics of whole images they know next to nothing in a band (README).
+DEFAULT_NORMALISATION = REESTIMATE
 
 
 def bands(size):

@@ -581,10 +581,12 @@ def norms_spread_in_regime_3(e):
 
 
 def band_accuracy(e, band, stage, *later_lrs):
-    """Accuracies (Values, percent) on a band by the published normalisation, after a stage."""
+    """Accuracies (Values, percent) on a band by the default normalisation, after a stage."""
     if e.study.settings["data"] == ticks.NAME:
         raise NotMeasurable("is about image networks")
-    values = e.percent(stage, of_measurement(bands_name(bands.KEEP), "accuracy", band), *later_lrs)
+    values = e.percent(
+        stage, of_measurement(bands_name(bands.DEFAULT_NORMALISATION), "accuracy", band), *later_lrs
+    )
     if not values:
         raise NotMeasurable("accuracies on frequency bands are not measured: analyze.py bands")
     return values

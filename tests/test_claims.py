@@ -321,7 +321,7 @@ def write_image_ideal(folder, **changes):
             **others,
         )
         accuracies = {band: [curve[index] / 100] for band, curve in bands.items()}
-        write_json(folder / path / "bands-keep.json", {"accuracy": accuracies})
+        write_json(folder / path / "bands-reestimate.json", {"accuracy": accuracies})
         write_json(folder / path / "norms.json", {name: [norms_over(spread)] for name, spread in norms.items()})
 
     decades, bands, of_levels = ideal["decades"], ideal["bands"], ideal["sharpness"]
@@ -449,9 +449,9 @@ def test_other_bands_and_stages_do_not_matter(tmp_path, changes):
         ("pretrain/13/norms.json", {"F7"}, "filter norms of the initial point are not measured: analyze.py norms"),
         ("finetune/13-2/norms.json", {"F7"}, "filter norms of fine-tuned runs are not measured: analyze.py norms"),
         ("pretrain/5/norms.json", {"F7"}, "filter norms of training at the highest FLR are not measured"),
-        ("*/*/bands-keep.json", {"Z1", "Z2"}, "frequency bands are not measured: analyze.py bands"),
-        ("swa/*/bands-keep.json", {"Z1"}, "frequency bands are not measured: analyze.py bands"),
-        ("pretrain/12/bands-keep.json", {"Z2"}, "runs are missing, for one at PLR 0.1"),
+        ("*/*/bands-reestimate.json", {"Z1", "Z2"}, "frequency bands are not measured: analyze.py bands"),
+        ("swa/*/bands-reestimate.json", {"Z1"}, "frequency bands are not measured: analyze.py bands"),
+        ("pretrain/12/bands-reestimate.json", {"Z2"}, "runs are missing, for one at PLR 0.1"),
         ("pretrain/3/sharpness*", {"H1"}, None),
         ("pretrain/[34]/sharpness*", {"H1"}, "of fewer than five such solutions: analyze.py sharpness"),
         ("finetune/[89]-0/sharpness*", {"H2"}, "of fewer than five such solutions: analyze.py sharpness"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 
 import matplotlib.pyplot as plt
@@ -15,9 +16,10 @@ from test_networks import plain_logits
 from test_runs import call, load
 
 import analyze
+from data.commandline import Refused
 from data.files import write_json
 from data.images import load_image_set, save_image_set
-from data.runs import Run, bands_name, geometry_name, sharpness_name
+from data.runs import Run, bands_name, geometry_name, hold, sharpness_name
 from data.study import Study
 
 PLRS, FLRS, LEVEL = ("1e-3", "1e-1"), ("1e-4", "5e-3"), 3.0
@@ -214,19 +216,19 @@ def test_band_accuracies_equal_a_slow_computation(study, image_file, monkeypatch
 def test_every_normalisation_is_measured_once(study, monkeypatch):
     command(monkeypatch, "bands", study)
     before = {path: path.stat().st_mtime_ns for path in study.rglob("bands-*.json")}
-    assert len(before) == 8 and {path.name for path in before} == {"bands-keep.json"}
-    command(monkeypatch, "bands", study, "--normalisation", "keep", "std")
+    assert len(before) == 8 and {path.name for path in before} == {"bands-reestimate.json"}
+    command(monkeypatch, "bands", study, "--normalisation", "reestimate", "std")
     after = {path: path.stat().st_mtime_ns for path in study.rglob("bands-*.json")}
     assert len(after) == 16 and before.items() <= after.items()
 
 
 def test_figure_7_has_a_row_for_every_normalisation_measured(study, monkeypatch):
-    command(monkeypatch, "bands", study, "--normalisation", "keep", "band")
+    command(monkeypatch, "bands", study, "--normalisation", "reestimate", "band")
     numbers = analyze.band_numbers(Study(study))
-    assert [row["normalisation"] for row in numbers["rows"]] == ["keep", "band"]
-    columns = [(panel["stage"], panel["flr"]) for panel in numbers["rows"][1]["panels"]]
+    assert [row["normalisation"] for row in numbers["rows"]] == ["band", "reestimate"]
+    columns = [(panel["stage"], panel["flr"]) for panel in numbers["rows"][0]["panels"]]
     assert columns == [("pretrain", None), ("swa", None), ("finetune", 1e-4)]
-    mid = {curve["band"]: curve for curve in numbers["rows"][1]["panels"][2]["bands"]}["mid"]
+    mid = {curve["band"]: curve for curve in numbers["rows"][0]["panels"][2]["bands"]}["mid"]
     found = [Run(study / f"finetune/plr{plr}-flr1e-4").measurement("bands-band") for plr in PLRS]
     assert mid["mean"] == pytest.approx([100 * measured["accuracy"]["mid"][0] for measured in found])
     [row] = analyze.all_band_numbers(Study(study))["rows"]
@@ -301,6 +303,9 @@ def test_figure_13_counts_filters_by_decade(tmp_path):
 
 
 def test_sharpness_is_that_of_the_kept_weights(study, image_file, monkeypatch):
+    for path in study.rglob("loss-3e0.pt"):
+        if path.parent.name != f"plr{PLRS[0]}":
+            path.unlink()
     command(monkeypatch, "sharpness", study, "--level", LEVEL, "--images", 140, "--probes", 3)
     run, data = study / f"pretrain/plr{PLRS[0]}", load_image_set(image_file)
     measured, kept = Run(run).measurement(sharpness_name(LEVEL)), load(run / "loss-3e0.pt")
@@ -322,7 +327,7 @@ def test_sharpness_is_that_of_the_kept_weights(study, image_file, monkeypatch):
     assert measured["test_accuracy"] == [pytest.approx(1 - error(logits, data.test_labels) / 100)]
     assert measured["residual"][0] < 0.05 * measured["largest_eigenvalue"][0]
     assert measured["largest_eigenvalue"][0] == pytest.approx(
-        slow_largest_eigenvalue(run, kept, data, 140), rel=0.02
+        slow_largest_eigenvalue(run, kept, data, 140), rel=0.05
     )
     assert measured["trace_error"][0] > 0
 
@@ -346,7 +351,7 @@ def slow_largest_eigenvalue(run, kept, data, count):
             0.0,
         )
         offset = 0 if shift == 0 else abs(found[0])
-        for _ in range(200):
+        for _ in range(60):
             [product] = torch.autograd.grad(slope @ vector, direction, retain_graph=True)
             product = product + offset * vector
             value, vector = (vector @ product / (vector @ vector)).item(), product / product.norm()
@@ -363,6 +368,19 @@ def test_sharpness_is_measured_once_of_every_run_that_kept_weights(study, monkey
     ) > 0
     command(monkeypatch, "sharpness", study, "--level", LEVEL, *options)
     assert before == {path: path.stat().st_mtime_ns for path in study.rglob("sharpness-*.json")}
+
+
+def test_sharpness_with_other_options_is_refused(study, monkeypatch):
+    command(monkeypatch, "sharpness", study, "--level", LEVEL, "--images", 64, "--probes", 2)
+    for options in (["--images", 65, "--probes", 2], ["--images", 64, "--probes", 3]):
+        with pytest.raises(Refused, match="was measured with --images 64 --probes 2"):
+            command(monkeypatch, "sharpness", study, "--level", LEVEL, *options)
+
+
+def test_every_level_is_checked_before_one_is_measured(study, monkeypatch):
+    with pytest.raises(analyze.BadInput, match="no run kept weights at train loss 7"):
+        command(monkeypatch, "sharpness", study, "--level", LEVEL, 7)
+    assert not list(study.rglob("sharpness-*.json"))
 
 
 def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path):
@@ -418,6 +436,32 @@ def test_figure_12_has_a_bar_for_every_way_to_pre_train(tmp_path):
     ]
     assert group["scratch"] == {"mean": pytest.approx(55), "std": 0, "n": 1, "steps": 60}
     assert Study(runs).flrs() == [1e-5, 1e-4]
+
+
+def test_an_flr_that_is_a_second_stage_from_one_plr_is_an_flr_from_the_others(tmp_path):
+    runs = tmp_path / "runs"
+    write_study(runs)
+    lrs = [1e-2, 1e-4, 1e-5]
+    write_run(
+        runs / "two", "finetune", [{"lrs": lrs, "seed": 1}], IMAGES | {"first_step": 40}, test_accuracy=[0.7]
+    )
+    assert Study(runs).flrs() == [1e-5, 1e-4]
+
+
+# Folders that others hold
+
+
+def test_a_folder_that_another_process_holds_is_left_out(study, monkeypatch, capsys):
+    held = hold(study / f"pretrain/plr{PLRS[0]}")
+    with pytest.raises(Refused, match="1 folders were held by other processes"):
+        command(monkeypatch, "norms", study)
+    os.close(held)
+    assert "left out: " in capsys.readouterr().out
+    assert len(list(study.rglob("norms.json"))) == 7
+    command(monkeypatch, "norms", study)
+    command(monkeypatch, "norms", study)
+    assert len(list(study.rglob("norms.json"))) == 8
+    assert "norms: all 8 runs are measured" in capsys.readouterr().out
 
 
 # Figures

@@ -226,7 +226,7 @@ def test_stages_of_a_sweep_on_images(narrow):
 
 def test_a_sweep_on_images_is_measured_and_drawn(narrow):
     for run in find_runs(narrow / "runs"):
-        expected = {"config", "metrics", "bands-keep", "norms"}
+        expected = {"config", "metrics", "bands-reestimate", "norms"}
         expected |= {f"sharpness-{name}" for name in ("loss-5e-1", "loss-3e-1") if run.has_weights(name)}
         expected |= {"geometry-flr3e-3-flr1e-2"} if run.config["stage"] == "pretrain" else set()
         assert {path.stem for path in run.path.glob("*.json")} - {"band-images"} == expected
