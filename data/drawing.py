@@ -11,6 +11,7 @@ from data.bands import DIVIDE, FULL, KEEP, REESTIMATE, STANDARDISE
 
 matplotlib.use("Agg")  # writes files, never needs a display
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import ticker  # noqa: E402
 
 STYLE = {
     "font.size": 9,
@@ -198,6 +199,7 @@ def draw_boundary(numbers):
         axes.set_ylabel(label)
         legend_below(axes)
     epochs.set_yscale("log")
+    label_ones_twos_and_fives(epochs.yaxis)
     epochs.set_xlabel("Learning rate (effective)")
     return figure
 
@@ -269,6 +271,7 @@ def draw_sharpness(numbers):
                 places = [point[name] for point in points], [point["test_error"] for point in points]
                 axes.errorbar(*places, xerr=error, fmt="o", markersize=5, color=color, label=label)
             axes.set_xscale("log")
+            label_ones_twos_and_fives(axes.xaxis)
             axes.set_xlabel(axis_label)
         row_axes[0].set_ylabel(f"Test error (%)\nat running train loss {row['level']:g}")
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -321,6 +324,13 @@ def prepare_plr_axes(axes, numbers):
         if begin < end:
             axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
     axes.set_xlim(left, right)
+
+
+def label_ones_twos_and_fives(axis):
+    """Labels for log axes of about one decade, where matplotlib's own are too few or overlap."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def legend_below(axes):

@@ -6,7 +6,7 @@
 #
 # Environment: DATA, JOBS and TRAIN_FLAGS as for scripts/images.sh; LRS, the learning rates to
 # begin with (default: the paper's for s1, else the last PLR of regime 1); RATIO, of these two at
-# which to stop (default: 1.03; of `narrow` 1.1); SEEDS (default: 1 2 3); UNTIL_LOSS, the train loss to stop at, and
+# which to stop (default: 1.03; of `narrow` 1.05); SEEDS (default: 1 2 3); UNTIL_LOSS, the train loss to stop at, and
 # EPOCHS, the most to train for (defaults: the paper's, 1e-4 and 30000; of `narrow` 0.03 and 240).
 set -euo pipefail
 usage() { echo "usage: bash scripts/boundary.sh s1|s2|s3|s4|s5|narrow [OUT] (see its first lines)" >&2; exit 2; }
@@ -15,7 +15,7 @@ until_loss=1e-4 epochs=30000 ratio=1.03 data= lrs=
 case $1 in
 s1) lrs="1e-4 2e-4 3e-4" ;;
 s2 | s3 | s4 | s5) ;;
-narrow) until_loss=0.03 epochs=240 ratio=1.1 data=datasets/cifar10-small.pt lrs="7e-4 1e-3 1.4e-3" ;;
+narrow) until_loss=0.03 epochs=240 ratio=1.05 data=datasets/cifar10-small.pt lrs="7e-4 1e-3 1.4e-3" ;;
 *) usage ;;
 esac
 arguments=(@scripts/$1.args)

@@ -31,7 +31,7 @@ s4) plrs="$decades 2e-1 5e-1" flrs="1e-5 2e-5 5e-5 1e-4 2e-4" ;;
 s5) plrs=$decades flrs="1e-5 b12" ;;  # b12: the last PLR that converged, which the high FLR is elsewhere, too
 narrow)
     plrs="1e-4 2e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1" flrs="1e-4 5e-4 b12"
-    epochs=120 finetune_epochs=60 windows="2 5 10" two_stages="1e-2 3e-3" keep_losses="1 0.5 0.3 0.1" sharpness="0.5 0.3 --images 512"
+    epochs=120 finetune_epochs=60 windows="2 5 10" two_stages="1e-2 3e-3" keep_losses="1 0.5 0.3 0.1" sharpness="0.5 0.3 --images 512 --probes 8"
     data=datasets/cifar10-small.pt ;;
 *) usage ;;
 esac
