@@ -61,13 +61,14 @@ done | side_by_side python
 # Two stages of pre-training, and what they are compared with: training at the FLRs alone, for as long.
 read -r plr_2b plr_2a <<< "${TWO_STAGES-$two_stages}" || true
 flr_ends=$(tr ' ' '\n' <<< "$flrs" | sort -g | sed -n '1p;$p' | uniq)
-if [ -n "$plr_2b" ] && [ ! -d "$out/pretrain/plr$plr_2b" ]; then
-    echo "two-stage pre-training is left out: there is no $out/pretrain/plr$plr_2b"
+is_plr() { [[ " ${plrs[*]} " == *" $1 "* ]]; }
+if [ -n "$plr_2b" ] && ! is_plr "$plr_2b"; then
+    echo "two-stage pre-training is left out: $plr_2b is none of the PLRs"
 elif [ -n "$plr_2b" ]; then
     python finetune.py "$out/pretrain/plr$plr_2b" --lr "$plr_2a" $finetune
     for flr in $flr_ends; do
         echo "$out/finetune/plr$plr_2b-flr$plr_2a --lr $flr"
-        [ ! -d "$out/finetune/plr$flr-flr$flr" ] || echo "$out/finetune/plr$flr-flr$flr --lr $flr"
+        ! is_plr "$flr" || echo "$out/finetune/plr$flr-flr$flr --lr $flr"
     done | side_by_side python finetune.py $finetune
 fi
 
