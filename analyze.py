@@ -866,9 +866,12 @@ def image_study(folder):
 def solutions_shown(study):
     """The runs whose solutions figures 7, 13 and 18 show: pre-trainings, SWA, and the lowest and the highest FLR."""
     flrs = study.flrs()
-    ends = [[flr] for flr in (*flrs[:1], *flrs[-1:])]
-    tuned = [run for run in study.of_stage("finetune") if run.members[0]["lrs"][1:] in ends]
-    return study.of_stage("pretrain") + study.of_stage("swa") + tuned
+    return study.of_stage("pretrain") + study.of_stage("swa") + fine_tuned(study, flrs[:1] + flrs[-1:])
+
+
+def fine_tuned(study, flrs):
+    """The runs fine-tuned at one of the FLRs right after pre-training."""
+    return [run for run in study.of_stage("finetune") if run.members[0]["lrs"][1:] in [[flr] for flr in flrs]]
 
 
 def bands_command(args):
@@ -897,9 +900,7 @@ def norms_command(args):
 
 def sharpness_command(args):
     study = image_study(args.folder)
-    flrs = [[flr] for flr in study.flrs()]
-    tuned = [run for run in study.of_stage("finetune") if run.members[0]["lrs"][1:] in flrs]
-    compared = study.of_stage("pretrain") + tuned
+    compared = study.of_stage("pretrain") + fine_tuned(study, study.flrs())
     kept = {level: [run for run in compared if run.has_weights(loss_name(level))] for level in args.level}
     for level, runs in kept.items():
         if not runs:

@@ -201,13 +201,7 @@ GEOMETRY_WINDOW = 5  # weights in that average; figure 17 shows the same one
 
 def geometry_of(low, high, quantity, pair):
     """A function (run, member index) -> `angle`, `train_barrier` or `test_barrier` of a pair; None where not measured."""
-    name = geometry_name(low, high)
-
-    def value(run, index):
-        geometry = measurement(run, name)
-        return geometry and geometry[quantity][pair][index]
-
-    return value
+    return of_measurement(geometry_name(low, high), quantity, pair)
 
 
 def of_measurement(name, *keys):
