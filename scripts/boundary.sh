@@ -18,11 +18,7 @@ s2 | s3 | s4 | s5) ;;
 narrow) until_loss=0.03 epochs=240 ratio=1.05 data=datasets/cifar10-small.pt lrs="7e-4 1e-3 1.4e-3" ;;
 *) usage ;;
 esac
-arguments=(@scripts/$1.args)
-out=$(realpath -sm --relative-to "$(dirname "$0")/.." "${2:-$(dirname "$0")/../runs/$1}")
-data=${DATA:-$data}
-[ -z "$data" ] || arguments+=(--data "$(realpath -sm --relative-to "$(dirname "$0")/.." "$data")")
-source "$(dirname "$0")/setup.sh"
+source "$(dirname "$0")/images_setup.sh"
 
 train_until_convergence() {
     for lr in "$@"; do

@@ -35,11 +35,7 @@ narrow)
     data=datasets/cifar10-small.pt ;;
 *) usage ;;
 esac
-arguments=(@scripts/$1.args)
-out=$(realpath -sm --relative-to "$(dirname "$0")/.." "${2:-$(dirname "$0")/../runs/$1}")
-data=${DATA:-$data}
-[ -z "$data" ] || arguments+=(--data "$(realpath -sm --relative-to "$(dirname "$0")/.." "$data")")
-source "$(dirname "$0")/setup.sh"
+source "$(dirname "$0")/images_setup.sh"
 
 read -ra plrs <<< "${PLRS:-$(echo $plrs)}"
 flrs=${FLRS:-$flrs} windows=${WINDOWS:-$windows} finetune_epochs=${FINETUNE_EPOCHS:-$finetune_epochs}
