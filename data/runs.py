@@ -35,6 +35,21 @@ IDENTITY = ("stage", "settings", "members", "parent")
 # What runs had, and image runs in particular, that were made before there was a choice.
 EARLIER_SETTINGS = {"until_loss": None, "keep_loss": []}
 EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none"}
+# What the analysis must know of the network of a run that was made before config.json said so, by what it is trained on.
+EARLIER_NETWORK = {
+    "ticks": {
+        "task": "ticks",
+        "lr_label": "learning rate (effective)",
+        "converged": 0.999,
+        "barrier": {"points": 11, "on_sphere": False, "batch_norm": False, "floor": 0.01},
+    },
+    "images": {
+        "task": "images",
+        "lr_label": "learning rate (effective)",
+        "converged": 0.999,
+        "barrier": {"points": 21, "on_sphere": True, "batch_norm": True, "floor": 0.1},
+    },
+}
 # The arrays of metrics.json with an entry per logged step: `step` itself, and one number per member in the others.
 SERIES = ("step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -67,8 +82,10 @@ class Run:
         if not (self.path / "config.json").is_file():
             raise BadInput(f"{path}: is not a run folder (no config.json in it)")
         self.config = _read(self.path / "config.json", IDENTITY)
-        earlier = EARLIER_SETTINGS | (EARLIER_IMAGE_SETTINGS if "digest" in self.config["settings"] else {})
+        on_images = "digest" in self.config["settings"]
+        earlier = EARLIER_SETTINGS | (EARLIER_IMAGE_SETTINGS if on_images else {})
         self.config["settings"] = earlier | self.config["settings"]
+        self.network = self.config.get("network") or EARLIER_NETWORK["images" if on_images else "ticks"]
         self.members = self.config["members"]
         self.settings = self.config["settings"]
         self.metrics = {}
