@@ -65,7 +65,7 @@ from data.study import (
     of_measurement,
     sharpness_points,
 )
-from models import batchnorm, curvature, evaluation, mlp
+from models import batchnorm, curvature, mlp
 from models.batchnorm import REESTIMATION_BATCH
 from models.geometry import CONVENTIONS, angular_distance, error_barriers, measurements_of_line
 

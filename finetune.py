@@ -25,7 +25,7 @@ def main():
         example="python finetune.py runs/pretrain/* --lr 1e-5 3e-4 --steps 200 --out runs/finetune",
     )
     parser.add_argument(
-        "--lr", nargs="+", type=positive_float, required=True, help="effective learning rates (FLR)"
+        "--lr", nargs="+", type=positive_float, required=True, help="learning rates (FLR)"
     )
     parser.add_argument("--steps", type=positive_int, required=True, help=STEPS_HELP)
     parser.add_argument(
@@ -56,7 +56,8 @@ def finetune(parent, path, lr, args, device):
     )
 
     def work(run, task):
-        return train(run, task, parent.weights_at(step), args.checkpoint_seconds)
+        task.start_from(parent.weights_at(step))
+        return train(run, task, args.checkpoint_seconds)
 
     complete_run(path, config, device, work)
 

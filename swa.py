@@ -3,8 +3,8 @@
 
 A window of K is the plain mean of K weights, `--spacing` steps apart, never re-projected to the sphere. Windows share
 their first weights (--anchor start: the paper's convolutional networks, epochs 200 to 200+K-1) or their last
-(--anchor end: the synthetic study, whose runs keep the step to go back to: train.py --keep). The data order of a
-continued run is that of the run itself, so weights of a run's own past are passed again exactly.
+(--anchor end: the synthetic study, whose runs keep the iteration to go back to: train.py --keep). The sample order of a
+continued run is that of the run itself, and its optimiser goes on, so weights of a run's own past are passed again exactly.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from data.commandline import BadInput, Parser, natural, positive_int, run
 from data.device import device_of
-from train import add_continuing_arguments, complete_run, describe_child, finished_runs, train
+from train import add_continuing_arguments, complete_run, describe_child, finished_runs, network_of, train
 
 
 class WindowAverages:
@@ -52,14 +52,21 @@ def main():
     parser.add_argument(
         "--windows", nargs="+", type=positive_int, default=[2, 5, 10], help="numbers of weights averaged"
     )
-    parser.add_argument("--spacing", type=positive_int, default=1, help="steps between averaged weights")
     parser.add_argument(
-        "--anchor", choices=["start", "end"], default="start", help="which weights all windows share"
+        "--spacing",
+        type=positive_int,
+        help="epochs or iterations between averaged weights (default: the paper's for the network)",
+    )
+    parser.add_argument(
+        "--anchor",
+        choices=["start", "end"],
+        help="which weights all windows share (default: as in the paper for the network)",
     )
     parser.add_argument(
         "--from-step",
         type=natural,
-        help="step of the runs to begin at (default: the last, or with --anchor end as far before it as needed)",
+        help="epoch or iteration of the runs to begin at (default: their last, or with --anchor end as far before it as "
+        "needed)",
     )
     add_continuing_arguments(parser)
     args = parser.parse_args()
@@ -71,20 +78,23 @@ def main():
 
 def average(parent, path, args, device):
     """Continue one run over its largest window and write the averages and what they reach."""
+    network = network_of(parent.config)
+    spacing, anchor = args.spacing or network.swa_spacing, args.anchor or network.swa_anchor
     windows = sorted(set(args.windows))
-    length = (windows[-1] - 1) * args.spacing
+    length = (windows[-1] - 1) * spacing
     step = args.from_step
     if step is None:
-        step = parent.settings["steps"] - (length if args.anchor == "end" else 0)
+        step = parent.settings["steps"] - (length if anchor == "end" else 0)
         if step < 0:
-            raise BadInput(f"{parent.path}: is too short for windows that reach back {length} steps; ask for less")
+            raise BadInput(f"{parent.path}: is too short for windows that reach back {length} {parent.unit}s; ask for less")
         step = min(step, parent.last_step)  # diverged before
-    config = describe_child("swa", parent, path, step, [], length, args.spacing, args.data_file)
-    config["settings"] |= {"windows": windows, "spacing": args.spacing, "anchor": args.anchor}
+    config = describe_child("swa", parent, path, step, [], length, spacing, args.data_file)
+    config["settings"] |= {"windows": windows, "spacing": spacing, "anchor": anchor}
 
     def work(run, task):
-        averages = WindowAverages(windows, args.spacing, args.anchor)
-        metrics = train(run, task, parent.weights_at(step), args.checkpoint_seconds, averages)
+        averages = WindowAverages(windows, spacing, anchor)
+        task.resume(parent.weights_at(step))  # with the optimiser's state: it passes the weights of the longer run
+        metrics = train(run, task, args.checkpoint_seconds, averages)
         return metrics | {"swa": measure_averages(run, task, averages, metrics["step"][-1])}
 
     complete_run(path, config, device, work)
@@ -97,7 +107,7 @@ def measure_averages(run, task, averages, last_step):
         task.load_average(averages.mean(window, last_step))
         for name, values in {**task.evaluate_train(), **task.evaluate()}.items():
             measured.setdefault(name, []).append(values)
-        run.keep(f"swa-{window}", task.tensors())
+        run.keep(f"swa-{window}", task.solution())
     return measured
 
 

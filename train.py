@@ -3,10 +3,8 @@
 This file owns the training loop, and the training of every network; finetune.py and swa.py import them.
 """
 
-import functools
 import math
 import os
-import sys
 import time
 
 import torch
@@ -15,135 +13,149 @@ from torch.nn import functional as F
 import models
 from data import augment, images, ticks
 from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
-from data.device import (
-    BF16,
-    EVALUATION_BATCH,
-    FP32,
-    TF32,
-    add_device_argument,
-    autocast,
-    device_of,
-    use_precision,
-)
-from data.runs import RUNNING, SERIES, OpenRun, Run, loss_name
-from data.seeds import generator, init_seed
-from models import batchnorm, evaluation, mlp, sphere
+from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
+from data.runs import FORMAT, RUNNING, SERIES, OpenRun, Run, is_run, loss_name
+from data.seeds import generator, init_seed, seed_of
+from models import dropout, mlp, optimizers, sphere
 from models.batchnorm import REESTIMATION_BATCH
+from models.compiled import compiled_or_plain, unchanged
 from models.cudagraph import captured
+from models.evaluator import Evaluator, loss_and_correct
 
 STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
-SMALLEST_IMAGE = 8  # pixels of a side
 
 
 class ImageTraining:
-    """A scale-invariant image network on an image set. It has one member, and a step is one epoch.
+    """An image network on an image set. It has one member, and a step of the run is one epoch.
 
-    settings: model, width, batch_size, rho, compile, precision, augment, first_step (epochs of earlier stages, which
-    data order and augmentation go on from).
+    settings: model, width, optimizer, batch_size, rho, compile, precision, augment, first_step (epochs of earlier
+    stages, which sample order, augmentation and dropout go on from).
     """
 
     unit = "epoch"
+
+    @staticmethod
+    def load_data(config, device):
+        """The image set of a run. Raises BadInput where it is missing or another, or the device lacks the precision."""
+        use_precision(config["settings"]["precision"], device)
+        return images.load_image_set_of(config, device)
 
     def __init__(self, settings, members, device, image_set):
         [member] = members
         self.lr, self.seed = member["lrs"][-1], member["seed"]
         self.settings, self.data, self.device = settings, image_set, device
-        use_precision(settings["precision"], device)
-        self.network = models.build(
-            settings["model"], settings["width"], len(image_set.classes), init_seed(self.seed)
+        network = models.build(settings["model"], settings["width"], len(image_set.classes), init_seed(self.seed))
+        self.random = torch.Generator(device)  # of the network's own random numbers
+        dropout.use_generator(network, self.random)
+        self.evaluator = Evaluator(network, device, settings["precision"] == BF16)
+        self.weights = self.evaluator.weights
+        if settings["rho"] is not None:
+            sphere.project_(self.weights, settings["rho"])
+        self.optimizer = optimizers.build(
+            self.weights, self.evaluator.gradient, self.lr, settings["optimizer"], settings["rho"]
         )
-        self.weights, self.gradient = models.place(self.network, device)
-        sphere.project_(self.weights, settings["rho"])
-        # Train loss and correct predictions since the last logged step, summed where the host need not wait for them.
+        # Train loss and correct predictions since the last logged epoch, summed where the host need not wait for them.
         self.totals = torch.zeros(2, device=device)
-        compiles = settings["compile"] and can_compile(device)
-        self.forward = torch.compile(self.network, dynamic=False) if compiles else self.network
+        if settings["compile"]:
+            self.evaluator.forward = compiled_or_plain(network, self._try_compiled)
         self.replays = {} if device.type == "cuda" else None
 
     def advance(self, step, until):
-        """Train from a step to a later one. Returns train loss and accuracy as met on the way, [members] each."""
+        """Train from an epoch to a later one. Returns running train loss and accuracy, [members] each."""
         first_step, size = self.settings["first_step"], len(self.data.train_labels)
         train_on = self._step if self.replays is None else self._replay
         self.totals.zero_()
-        self.network.train()
         for epoch in range(first_step + step, first_step + until):
-            for visits in self._visits(epoch).to(self.device).split(self.settings["batch_size"]):
-                train_on(visits)
+            self.random.manual_seed(seed_of("network", self.seed, epoch))
+            for samples in self._samples(epoch).to(self.device).split(self.settings["batch_size"]):
+                train_on(samples)
         loss, accuracy = (self.totals / (size * (until - step))).tolist()
         return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
 
-    def _visits(self, epoch):
-        """What an epoch visits, int64 [images, 1 or 4]: indices of images, and what augmentation does with them."""
+    def _samples(self, epoch):
+        """What an epoch trains on, int64 [images, 1 or 4]: indices of images, and what augmentation does with them."""
         size = len(self.data.train_labels)
         order = images.epoch_order(self.seed, epoch, size)[:, None]
         if self.settings["augment"] == augment.NONE:
             return order
         return torch.cat([order, augment.crops_and_flips(self.seed, epoch, size)], dim=1)
 
-    def _step(self, visits):
-        """One step of projected SGD on a batch of visits. Nothing in it makes the host wait for the device."""
-        chosen = visits[:, 0]
+    def _step(self, samples):
+        """One iteration on a batch of samples. Nothing in it makes the host wait for the device."""
+        chosen = samples[:, 0]
         pixels, labels = self.data.train_images[chosen], self.data.train_labels[chosen]
         if self.settings["augment"] == augment.CROP_FLIP:
-            pixels = augment.crop_and_flip(pixels, visits[:, 1:])
-        self.gradient.zero_()
-        with self._autocast():
-            logits = self.forward(images.normalise(pixels))
+            pixels = augment.crop_and_flip(pixels, samples[:, 1:])
+        self.evaluator.network.train()
+        self.evaluator.gradient.zero_()
+        with self.evaluator.autocast():
+            logits = self.evaluator.forward(images.normalise(pixels))
             loss = F.cross_entropy(logits, labels)
-            self.totals += evaluation.loss_and_correct(logits, labels)
+            self.totals += loss_and_correct(logits, labels)
         loss.backward()
-        sphere.projected_step_(self.weights, self.gradient, self.lr, self.settings["rho"])
+        self.optimizer.step()
 
-    def _replay(self, visits):
+    def _replay(self, samples):
         """_step() as a CUDA graph, one for each size of batch, of which there are two at most."""
-        if len(visits) not in self.replays:
-            state = [self.weights, self.totals, *self.network.buffers()]
-            self.replays[len(visits)] = captured(self._step, state, visits)
-        self.replays[len(visits)](visits)
+        if len(samples) not in self.replays:
+            self.replays[len(samples)] = captured(self._step, self._changes(), samples, generators=[self.random])
+        self.replays[len(samples)](samples)
 
-    def _autocast(self):
-        return autocast(self.settings["precision"], self.device)
+    def _changes(self):
+        """The tensors that _step() changes."""
+        state = optimizers.state_of(self.optimizer).values()
+        return [self.weights, self.totals, *state, *self.evaluator.network.buffers()]
+
+    def _try_compiled(self, compiled):
+        """Train and evaluate on batches of all the sizes there are with a compiled network, and leave no trace of it."""
+        self.evaluator.forward = compiled
+        with unchanged(self._changes(), [self.random]):
+            batches = self._samples(0).to(self.device).split(self.settings["batch_size"])
+            for samples in {len(samples): samples for samples in batches}.values():
+                self._step(samples)
+            batches = list(self.data.test_batches())
+            self.evaluator.evaluate([batches[0], batches[-1]])
 
     def evaluate(self):
         """Test loss and accuracy with the running batch-norm statistics."""
-        self.network.eval()
-        test = images.batches(self.data.test_images, self.data.test_labels, EVALUATION_BATCH[self.device.type])
-        with self._autocast():
-            loss, accuracy = evaluation.evaluate(self.forward, test)
+        loss, accuracy = self.evaluator.evaluate(self.data.test_batches())
         return {"test_loss": torch.tensor([loss]), "test_accuracy": torch.tensor([accuracy])}
 
     def evaluate_train(self):
         """Train loss and accuracy without training or augmentation, with batch statistics as in advance()."""
-        train = images.batches(self.data.train_images, self.data.train_labels, self.settings["batch_size"])
-        with self._autocast():
-            loss, accuracy = evaluation.evaluate_with_batch_statistics(self.network, train)
+        train_batches = self.data.train_batches(self.settings["batch_size"])
+        loss, accuracy = self.evaluator.evaluate_with_batch_statistics(train_batches)
         return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
 
-    def tensors(self):
+    def solution(self):
         """Weights [1, parameters], and the rest of the network's state (running statistics, frozen classifier)."""
-        return {
-            "weights": self.weights.clone(),
-            "buffers": {name: tensor.clone() for name, tensor in models.untrained_state(self.network).items()},
-        }
+        return self.evaluator.solution()
 
-    def load(self, tensors):
-        """Put what tensors() gave in place."""
-        self.weights.copy_(tensors["weights"])
-        models.load_untrained_state(self.network, tensors["buffers"])
+    def state(self):
+        """All that training goes on from: solution() and the optimiser's state."""
+        state = optimizers.state_of(self.optimizer)
+        return self.solution() | {"optimizer": {name: tensor.clone() for name, tensor in state.items()}}
+
+    def start_from(self, solution):
+        """Begin a stage at a solution, with an optimiser that begins anew."""
+        self.evaluator.load(solution)
+        optimizers.clear_state(self.optimizer)
+
+    def resume(self, state):
+        """Go on from what state() gave, also of another run. Runs from before there was a state have none."""
+        self.evaluator.load(state)
+        optimizers.load_state(self.optimizer, state.get("optimizer", {}))
 
     def load_average(self, weights):
-        """Put averaged weights in place, which trained statistics do not fit: re-estimate those (paper, appendix A)."""
-        self.weights.copy_(weights)
-        train = images.batches(self.data.train_images, self.data.train_labels, REESTIMATION_BATCH)
-        with self._autocast():
-            batchnorm.reestimate(self.network, train)
+        """Put averaged weights in place, with batch-norm statistics re-estimated over the training set."""
+        self.evaluator.load_average(weights, self.data.train_batches(REESTIMATION_BATCH))
 
 
 MEMBERS_PER_PART = 230  # of a folder on ticks: more leave a processor's cache, fewer leave it waiting for Python
 
 
 class TickTraining:
-    """The MLPs of the synthetic study on ticks, many members in one program. A step is one SGD iteration.
+    """The MLPs of the synthetic study on ticks, many members in one program. A step of the run is one iteration.
 
     settings: batch_size, rho, compile, first_step (iterations of earlier stages). members: {"lrs", "seed",
     "data_seed"}, those with the same pair of seeds (a group) side by side and equally many; the last of lrs is in use.
@@ -151,14 +163,17 @@ class TickTraining:
 
     unit = "iteration"
 
-    def __init__(self, settings, members, device):
-        groups = ticks.groups(members)
-        train_inputs, train_labels, test_inputs, test_labels = (
-            tensor.to(device) for tensor in ticks.stacked_sets([data_seed for data_seed, _ in groups])
-        )
+    @staticmethod
+    def load_data(config, device):
+        """The TickSets of a run's groups of members, one on top of the other."""
+        return ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(config["members"])])
+
+    def __init__(self, settings, members, device, sets):
+        train_inputs, train_labels, test_inputs, test_labels = (tensor.to(device) for tensor in sets)
         self.train_set, self.test_set = (train_inputs, train_labels), (test_inputs, test_labels)
+        groups = ticks.groups(members)
         self.seeds = [seed for _, seed in groups]
-        self.compiled = settings.get("compile", False) and can_compile(device)
+        self.compiled = settings["compile"]
         self.first_step, self.batch_size, self.rho = (
             settings[name] for name in ("first_step", "batch_size", "rho")
         )
@@ -213,13 +228,15 @@ class TickTraining:
         loss, accuracy = mlp.evaluate(self.weights, self.frozen, *self.train_set)
         return {"train_loss": loss.cpu(), "train_accuracy": accuracy.cpu()}
 
-    def tensors(self):
+    def solution(self):
         """Weights [members, 2048] and the frozen last layers [groups, 32]."""
         return {"weights": self.weights, "buffers": {"frozen": self.frozen}}
 
-    def load(self, tensors):
-        """Put what tensors() gave in place."""
-        self._start(tensors["weights"], tensors["buffers"]["frozen"])
+    def start_from(self, solution):
+        """Begin a stage at a solution."""
+        self._start(solution["weights"], solution["buffers"]["frozen"])
+
+    state, resume = solution, start_from  # projected SGD has no state of its own
 
     def load_average(self, weights):
         """Put averaged weights in place, of any norm; layer norm has no statistics to re-estimate."""
@@ -229,33 +246,32 @@ class TickTraining:
 def complete_run(path, config, device, work):
     """Hold a run folder and, unless it is complete already, complete it with the metrics that work(run, task) returns.
 
-    Raises Refused and BadInput as OpenRun does.
+    Raises Refused and BadInput as OpenRun does, and BadInput, before anything is written, where the run cannot be made.
     """
+    if not is_run(path):
+        TASKS[network_of(config).task].load_data(config, device)
     with OpenRun(path, config, device) as run:
         if not run.complete:
             run.finish(work(run, make_task(config, device)))
         print(f"{run.path}: complete")
 
 
-def train(run, task, start, checkpoint_seconds, averages=None):
+def train(run, task, checkpoint_seconds, averages=None):
     """The training loop of every stage: train to each logged step, measure, record; resumes where the folder stands.
 
-    run: OpenRun. task: ImageTraining or TickTraining. start: tensors to begin a new run with, as task.tensors() gives
-    them, or None for the task's initialisation. averages: an object with add(step, weights) and a dictionary `sums`
-    of tensors, which becomes part of the checkpoint (see swa.py).
+    run: OpenRun. task: ImageTraining or TickTraining, where a new run begins. averages: an object with
+    add(step, weights) and a dictionary `sums` of tensors, which becomes part of the checkpoint (see swa.py).
     Returns the metrics, on disk like the last checkpoint, their status still `running`: see OpenRun.finish().
     """
     steps, log_every, keep = (run.settings[name] for name in ("steps", "log_every", "keep"))
     resumed = run.resume()
     if resumed is None:
-        if start is not None:
-            task.load(start)
         metrics = {"status": RUNNING, "unit": task.unit, "diverged_at": [None] * len(task.weights)}
         metrics |= {name: [] for name in SERIES}
         checkpoint = record(0, task.evaluate_train(), task, metrics, run, keep, averages)
     else:
         checkpoint, metrics = resumed
-        task.load(checkpoint)
+        task.resume(checkpoint)
         if averages is not None:
             averages.sums = {k: total.to(task.weights.device) for k, total in checkpoint["averages"].items()}
     stops = sorted({*range(log_every, steps, log_every), *keep, steps} - {*range(checkpoint["step"] + 1)})
@@ -293,7 +309,7 @@ def record(step, train_metrics, task, metrics, run, keep, averages):
     metrics["step"].append(step)
     for name, values in measured.items():
         metrics[name].append(values)
-    checkpoint = {"step": step, **task.tensors()}
+    checkpoint = {"step": step, **task.state()}
     if averages is not None:
         averages.add(step, task.weights)
         checkpoint["averages"] = {name: total.clone() for name, total in averages.sums.items()}
@@ -334,25 +350,21 @@ def summary(metrics):
     )
 
 
+TASKS = {"images": ImageTraining, ticks.NAME: TickTraining}
+
+
+def network_of(config):
+    """The record of a config's network. Raises BadInput where there is none (any more)."""
+    name = config["settings"]["model"]
+    if name not in models.NETWORKS:
+        raise BadInput(f"{name}: models.NETWORKS has no such network, which a run was trained with; put its record there")
+    return models.NETWORKS[name]
+
+
 def make_task(config, device):
     """The training task that a config describes. Raises BadInput where its data are missing or not the same."""
-    settings, members = config["settings"], config["members"]
-    if settings["data"] == ticks.NAME:
-        return TickTraining(settings, members, device)
-    image_set = images.load_image_set_of(config, device)
-    return ImageTraining(settings, members, device, image_set)
-
-
-@functools.cache
-def can_compile(device):
-    """Whether torch.compile works here: it needs a C++ compiler, or Triton on a GPU. Says so if it does not."""
-    try:
-        torch.compile(lambda numbers: numbers + 1)(torch.zeros(8, device=device))
-    except Exception as error:  # its kind depends on what is missing, and on the version of PyTorch
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"--compile: cannot compile here ({cause}); going on without, which is slower", file=sys.stderr)
-        return False
-    return True
+    kind = TASKS[network_of(config).task]
+    return kind(config["settings"], config["members"], device, kind.load_data(config, device))
 
 
 def finished_runs(paths):
@@ -386,7 +398,9 @@ def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, 
         "keep_loss": sorted(set(keep_losses)),
     }
     return {
+        "format": FORMAT,
         "stage": stage,
+        "network": parent.network,
         "settings": settings,
         "members": [{**member, "lrs": member["lrs"] + lrs} for member in parent.members],
         "parent": {"run": os.path.relpath(parent.path, path), "step": step},
@@ -426,30 +440,30 @@ def add_execution_arguments(parser):
 
 def main():
     parser = Parser(
-        description="Pre-train a scale-invariant network at a fixed effective learning rate.",
+        description="Pre-train a network at a fixed learning rate.",
         example="python train.py --data datasets/cifar10.pt --model si-resnet18 --lr 1e-3 --steps 200 --out runs/plr1e-3",
     )
     parser.add_argument("--out", required=True, help="run folder; the same command again resumes it")
     parser.add_argument(
         "--data", required=True, help=f"`{ticks.NAME}`, or an image set prepared by python -m data"
     )
+    parser.add_argument("--model", choices=models.NETWORKS, help="network (default on ticks: their MLP)")
+    parser.add_argument("--width", type=positive_int, help="of an image network (default: the paper's for the network)")
     parser.add_argument(
-        "--model", choices=models.IMAGE_NETWORKS, help="network for an image set; ticks have their MLP"
+        "--lr",
+        nargs="+",
+        type=positive_float,
+        required=True,
+        help="learning rates (PLR), of networks on the sphere effective ones",
     )
-    parser.add_argument("--width", type=positive_int, help="width of an image network (default: 32)")
     parser.add_argument(
-        "--lr", nargs="+", type=positive_float, required=True, help="effective learning rates (PLR)"
-    )
-    parser.add_argument(
-        "--seed", nargs="+", type=natural, default=[1], help="of the initial point and the data order"
+        "--seed", nargs="+", type=natural, default=[1], help="of the initial point and the sample order"
     )
     parser.add_argument(
         "--data-seed", nargs="+", type=natural, help="of the ticks and their frozen layer (default: 1)"
     )
     parser.add_argument("--steps", type=positive_int, required=True, help=STEPS_HELP)
-    parser.add_argument(
-        "--batch-size", type=positive_int, help="samples (default: 128 for an image set, 16 for ticks)"
-    )
+    parser.add_argument("--batch-size", type=positive_int, help="samples (default: the paper's for the network)")
     parser.add_argument(
         "--rho", type=positive_float, help="radius of the sphere (default: the paper's for the network)"
     )
@@ -470,28 +484,29 @@ def main():
         help="of training images: random crops, padded by 4 black pixels, and flips (default: none)",
     )
     parser.add_argument(
-        "--log-every", type=positive_int, help="steps between measurements (default: 1; ticks: 1000)"
+        "--log-every", type=positive_int, help="epochs (default: 1) or iterations (ticks: 1000) between measurements"
     )
-    parser.add_argument("--keep", nargs="+", type=natural, default=[], help="steps whose weights stay on disk")
     parser.add_argument(
-        "--until-loss", type=positive_float, help="stop at the first logged step with a train loss below this"
+        "--keep", nargs="+", type=natural, default=[], help="epochs or iterations whose weights stay on disk"
+    )
+    parser.add_argument(
+        "--until-loss", type=positive_float, help="stop where a train loss below this is first logged"
     )
     add_keep_loss_argument(parser)
     add_execution_arguments(parser)
     args = parser.parse_args()
 
     device = device_of(args.device)
-    config = describe_ticks(args) if args.data == ticks.NAME else describe_images(args, device)
-    complete_run(args.out, config, device, lambda run, task: train(run, task, None, args.checkpoint_seconds))
+    config = (describe_ticks if args.data == ticks.NAME else describe_images)(args, device)
+    complete_run(args.out, config, device, lambda run, task: train(run, task, args.checkpoint_seconds))
 
 
-def describe_ticks(args):
+def describe_ticks(args, device):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
-    unwanted = [name for name in ("model", "width", "precision", "augment", "keep_loss") if getattr(args, name)]
+    name = chosen_network(args.model or models.networks_for(ticks.NAME)[0], ticks.NAME)
+    unwanted = [name for name in ("width", "precision", "augment", "keep_loss") if getattr(args, name)]
     if unwanted:
-        raise BadInput(
-            f"--{unwanted[0].replace('_', '-')}: is for image networks; ticks have the one MLP of the paper; leave it out"
-        )
+        raise BadInput(f"--{unwanted[0].replace('_', '-')}: is for image networks, not for {name} on ticks; leave it out")
     if (args.batch_size or 0) > ticks.TRAIN_SIZE:
         raise BadInput(f"--batch-size {args.batch_size}: there are only {ticks.TRAIN_SIZE} training samples")
     members = [
@@ -500,21 +515,15 @@ def describe_ticks(args):
         for seed in dict.fromkeys(args.seed)
         for lr in dict.fromkeys(args.lr)
     ]
-    settings = {
-        "data": ticks.NAME,
-        "classes": 2,
-        "model": "si-mlp",
-        "batch_size": args.batch_size or ticks.BATCH_SIZE,
-        "rho": args.rho or 1.0,
-        "compile": args.compile,
-    }
-    return describe_pretraining(args, settings, members, log_every=args.log_every or 1000)
+    settings = {"data": ticks.NAME, "classes": 2}
+    return describe_pretraining(args, name, settings, members, log_every=args.log_every or 1000)
 
 
 def describe_images(args, device):
     """The config of a pre-training on an image set: one member."""
     if args.model is None:
-        raise BadInput(f"--model: name the network for an image set: {', '.join(models.IMAGE_NETWORKS)}")
+        raise BadInput(f"--model: name the network for an image set: {', '.join(models.networks_for('images'))}")
+    network = models.NETWORKS[chosen_network(args.model, "images")]
     if args.data_seed is not None:
         raise BadInput("--data-seed: only ticks are drawn by a seed; leave it out")
     if len(args.lr) > 1 or len(args.seed) > 1:
@@ -523,33 +532,45 @@ def describe_images(args, device):
             f"{' '.join(f'{lr:g}' for lr in args.lr)}; do for seed in {' '.join(map(str, args.seed))}; do "
             f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
         )
-    use_precision(args.precision or FP32, device)
     image_set = images.load_once(args.data, device)
-    if image_set.train_images.shape[-1] < SMALLEST_IMAGE:
+    if image_set.train_images.shape[-1] < network.smallest_image:
         raise BadInput(
-            f"{args.data}: its images are smaller than {SMALLEST_IMAGE} pixels; the networks halve them thrice"
+            f"{args.data}: its images are smaller than the {network.smallest_image} pixels that {args.model} needs; "
+            f"prepare larger ones"
         )
     settings = {
         "data": image_set.name,
         "digest": image_set.digest,
         "classes": len(image_set.classes),
-        "model": args.model,
-        "width": args.width or 32,
-        "batch_size": args.batch_size or 128,
-        "rho": args.rho or models.IMAGE_NETWORKS[args.model].rho,
-        "compile": args.compile,
+        "width": args.width or network.width,
         "precision": args.precision or FP32,
         "augment": args.augment or augment.NONE,
     }
     members = [{"lrs": args.lr, "seed": args.seed[0]}]
-    return describe_pretraining(args, settings, members, log_every=args.log_every or 1)
+    return describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
 
 
-def describe_pretraining(args, settings, members, log_every):
+def chosen_network(name, task):
+    """The name of a network, given that it is one for the task. Raises BadInput."""
+    if models.NETWORKS[name].task != task:
+        raise BadInput(f"--model {name}: is not for {task}; use {' or '.join(models.networks_for(task))}")
+    return name
+
+
+def describe_pretraining(args, name, settings, members, log_every):
+    """The config of a pre-training of a network, with what is the same for all of them added to the settings."""
+    network = models.NETWORKS[name]
+    if args.rho is not None and network.rho is None:
+        raise BadInput(f"--rho {args.rho:g}: {name} is not trained on a sphere; leave it out")
     beyond = [step for step in args.keep if step > args.steps]
     if beyond:
         raise BadInput(f"--keep {beyond[0]}: lies beyond --steps {args.steps}")
-    length = {
+    settings = settings | {
+        "model": name,
+        "optimizer": network.optimizer,
+        "batch_size": args.batch_size or network.batch_size,
+        "rho": args.rho or network.rho,
+        "compile": args.compile,
         "first_step": 0,
         "steps": args.steps,
         "log_every": log_every,
@@ -558,11 +579,13 @@ def describe_pretraining(args, settings, members, log_every):
         "keep_loss": sorted(set(args.keep_loss)),
     }
     return {
+        "format": FORMAT,
         "stage": "pretrain",
-        "settings": settings | length,
+        "network": network.facts(),
+        "settings": settings,
         "members": members,
         "parent": None,
-        "data_file": None if args.data == ticks.NAME else args.data,
+        "data_file": args.data if "digest" in settings else None,
     }
 
 

@@ -22,6 +22,8 @@ def device_of(name):
         device = torch.device(name)
     except RuntimeError:
         raise BadInput(f"--device {name}: is no device; use cpu, cuda, cuda:N or auto") from None
+    if device.type not in EVALUATION_BATCH:
+        raise BadInput(f"--device {name}: this program computes on CPUs and CUDA GPUs only; use cpu, cuda, cuda:N or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
     if device.type == "cuda":
@@ -50,9 +52,15 @@ def use_precision(precision, device):
     """Have the device's convolutions round as the precision says. Raises BadInput where the device cannot."""
     if precision == TF32 and device.type == "cpu":
         raise BadInput("--precision tf32: only GPUs have it; train in fp32 or bf16, or use --device cuda")
+    if precision == BF16 and not _has_bf16(device):
+        raise BadInput(
+            f"--precision bf16: this {'GPU' if device.type == 'cuda' else 'processor'} has no instructions for it, and "
+            "would take many times as long; train in fp32"
+        )
     torch.backends.cudnn.allow_tf32 = precision == TF32
 
 
-def autocast(precision, device):
-    """The context in which forward passes have the precision; weights, gradients and losses stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == BF16)
+def _has_bf16(device):
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

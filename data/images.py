@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from data.commandline import BadInput
+from data.device import EVALUATION_BATCH
 from data.files import write_tensors
 from data.seeds import generator
 
@@ -28,6 +29,14 @@ class ImageSet:
     classes: tuple[str, ...]
     digest: str  # sha256 (hex) over the four tensors: two sets with the same digest hold the same data
     made_from: dict  # the set, source folder and limits that it was prepared from
+
+    def train_batches(self, batch_size, most=None):
+        """batches() of the training images, all or the first ones."""
+        return batches(self.train_images[:most], self.train_labels[:most], batch_size)
+
+    def test_batches(self):
+        """batches() of the test images, as large as suits the device that they are on."""
+        return batches(self.test_images, self.test_labels, EVALUATION_BATCH[self.test_images.device.type])
 
 
 def digest(tensors):

@@ -32,8 +32,9 @@ from data.files import read_json, write_json, write_tensors
 RUNNING, COMPLETE = "running", "complete"
 # What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
 IDENTITY = ("stage", "settings", "members", "parent")
+FORMAT = 2  # of run folders; those of format 1 do not say it, nor what is filled in for them here
 # What runs had, and image runs in particular, that were made before there was a choice.
-EARLIER_SETTINGS = {"until_loss": None, "keep_loss": []}
+EARLIER_SETTINGS = {"until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
 EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none"}
 # What the analysis must know of the network of a run that was made before config.json said so, by what it is trained on.
 EARLIER_NETWORK = {
@@ -82,6 +83,8 @@ class Run:
         if not (self.path / "config.json").is_file():
             raise BadInput(f"{path}: is not a run folder (no config.json in it)")
         self.config = _read(self.path / "config.json", IDENTITY)
+        if self.config.get("format", 1) > FORMAT:
+            raise BadInput(f"{path}: was made by a newer version of this program; use that")
         on_images = "digest" in self.config["settings"]
         earlier = EARLIER_SETTINGS | (EARLIER_IMAGE_SETTINGS if on_images else {})
         self.config["settings"] = earlier | self.config["settings"]
@@ -95,6 +98,11 @@ class Run:
     @property
     def complete(self):
         return self.metrics.get("status") == COMPLETE
+
+    @property
+    def unit(self):
+        """What steps of the run are: `epoch` or `iteration`."""
+        return self.metrics["unit"]
 
     @property
     def last_step(self):
@@ -139,6 +147,11 @@ class Run:
         lock = hold(self.path)
         write_json(self.path / f"{name}.json", content)
         os.close(lock)
+
+
+def is_run(path):
+    """Whether a folder is a run folder."""
+    return (Path(path) / "config.json").exists()
 
 
 def loss_name(level):

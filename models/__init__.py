@@ -1,48 +1,113 @@
-"""Networks by name."""
+"""Networks by name: a record each, which says all that the scripts must know of a kind of network."""
+
+import dataclasses
+from collections.abc import Callable
 
 import torch
 
-from models import sphere
 from models.convnet import ConvNet
+from models.evaluator import trained_parameters
+from models.geometry import BarrierProtocol
+from models.optimizers import PROJECTED_SGD
 from models.resnet import PreActResNet18
 
-IMAGE_NETWORKS = {"si-convnet": ConvNet, "si-resnet18": PreActResNet18}
-CLASSIFIER_NORM = 10.0
+CLASSIFIER_NORM = 10.0  # of frozen classifiers (paper, appendix A)
+SCALE_INVARIANT_BARRIERS = BarrierProtocol(points=21, on_sphere=True, batch_norm=True, floor=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A kind of network: how it is built, trained and measured. A new one is one more record in NETWORKS.
+
+    Random numbers of its own, if any, are those of models.dropout: others could not be replayed.
+    """
+
+    task: str  # what it is trained on: `images`, or `ticks`
+    build: Callable | None  # (width, classes) -> nn.Module on the CPU, initialised; None: models.mlp trains many at once
+    optimizer: dict  # as models.optimizers.build() takes it
+    barrier: BarrierProtocol  # how error barriers are measured
+    swa_anchor: str  # which weights averages of different length share: their first (`start`) or their last (`end`)
+    swa_spacing: int = 1  # epochs or iterations between averaged weights
+    rho: float | None = None  # radius of the sphere that all trained weights lie on; None: they are free
+    classifier_norm: float | None = None  # of a classifier frozen at its initialisation, `network.classifier`; None: trained
+    width: int = 32  # unless another is asked for
+    batch_size: int = 128  # likewise
+    smallest_image: int = 1  # pixels of a side
+    lr_label: str = "learning rate"  # on axes
+    in_angles: Callable | None = None  # (name, parameter) -> whether angles are between it; None: all that is trained
+    converged: float = 0.999  # train accuracy from which a run counts as converged
+
+    def facts(self):
+        """What a run folder tells the analysis of metrics, which never looks at networks (see data/runs.py)."""
+        barrier = self.barrier._asdict()
+        return {"task": self.task, "lr_label": self.lr_label, "converged": self.converged, "barrier": barrier}
+
+
+EFFECTIVE = "learning rate (effective)"
+NETWORKS = {
+    "si-convnet": Network(
+        task="images",
+        build=ConvNet,
+        optimizer=PROJECTED_SGD,
+        rho=12.0,  # of the published runs at width 32
+        classifier_norm=CLASSIFIER_NORM,
+        smallest_image=8,
+        lr_label=EFFECTIVE,
+        barrier=SCALE_INVARIANT_BARRIERS,
+        swa_anchor="start",
+    ),
+    "si-resnet18": Network(
+        task="images",
+        build=PreActResNet18,
+        optimizer=PROJECTED_SGD,
+        rho=28.0,  # of the published runs at width 32
+        classifier_norm=CLASSIFIER_NORM,
+        smallest_image=8,
+        lr_label=EFFECTIVE,
+        barrier=SCALE_INVARIANT_BARRIERS,
+        swa_anchor="start",
+    ),
+    "si-mlp": Network(
+        task="ticks",
+        build=None,
+        optimizer=PROJECTED_SGD,
+        rho=1.0,
+        classifier_norm=CLASSIFIER_NORM,
+        batch_size=16,
+        lr_label=EFFECTIVE,
+        barrier=BarrierProtocol(points=11, on_sphere=False, batch_norm=False, floor=0.01),
+        swa_anchor="end",
+        swa_spacing=100,
+    ),
+}
+
+
+def networks_for(task):
+    """The names of the networks for a task."""
+    return [name for name, network in NETWORKS.items() if network.task == task]
 
 
 def build(name, width, classes, init_seed):
-    """A scale-invariant image network on the CPU with its classifier frozen at norm 10 (paper, appendix A).
+    """An image network on the CPU, its classifier frozen where its record says so (paper, appendix A).
 
     Initialisation is PyTorch's default for convolutions and linear layers, a pure function of init_seed (an integer).
-    The convolutions are not yet on the sphere: see models.sphere.
+    Trained weights are not yet on the sphere: see models.sphere.
     """
+    kind = NETWORKS[name]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(init_seed)  # torch.manual_seed would reach for the GPU as well
-        network = IMAGE_NETWORKS[name](width, classes)
-    network.classifier.requires_grad_(False)
-    with torch.no_grad():
-        network.classifier.weight.mul_(CLASSIFIER_NORM / network.classifier.weight.norm())
+        network = kind.build(width, classes)
+    if kind.classifier_norm is not None:
+        network.classifier.requires_grad_(False)
+        with torch.no_grad():
+            network.classifier.weight.mul_(kind.classifier_norm / network.classifier.weight.norm())
     return network
 
 
-def trained_parameters(network):
-    """The parameters that training moves, in a fixed order: all convolution kernels."""
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def place(network, device):
-    """Move a network to a device and its trained parameters into one flat vector; (weights, gradient) of sphere.flatten()."""
-    network.to(device, memory_format=torch.channels_last)
-    return sphere.flatten(trained_parameters(network))
-
-
-def untrained_state(network):
-    """{name: tensor} of all but the trained parameters: batch-norm statistics and frozen layers."""
-    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    return {name: tensor for name, tensor in network.state_dict().items() if name not in trained}
-
-
-def load_untrained_state(network, tensors):
-    """Put such tensors in place."""
-    for name, tensor in untrained_state(network).items():
-        tensor.copy_(tensors[name])
+def angle_weights(name, network):
+    """Which of the flat weights angles are between: a tensor of bools [parameters], or all of them, slice(None)."""
+    kind = NETWORKS[name]
+    if kind.in_angles is None:
+        return slice(None)
+    trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    return torch.cat([torch.full((parameter.numel(),), kind.in_angles(name, parameter)) for name, parameter in trained])

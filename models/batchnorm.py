@@ -2,21 +2,32 @@
 
 import contextlib
 
-import torch
 from torch import nn
 
 REESTIMATION_BATCH = 128  # images (paper, appendix A)
+
+
+def batch_norms(network):
+    """The batch-norm layers of a network."""
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def use_batch_statistics(network):
+    """Have batch norm take each batch's own statistics, and all else be as in evaluation: dropout does nothing."""
+    network.eval()
+    for module in batch_norms(network):
+        module.train()
 
 
 @contextlib.contextmanager
 def reestimating(network):
     """A context in which forward passes replace all running batch-norm statistics by their averages over the batches.
 
-    The network is in training mode in it, so that every batch is normalised by its own statistics, and in evaluation
-    mode after it. Every batch counts by its number of images, so running means are exact means over the images, and
-    running variances are the mean of the unbiased within-batch variances. The order of batches does not matter.
+    In it every batch is normalised by its own statistics; after it the network is in evaluation mode. Every batch counts
+    by its number of images, so running means are exact means over the images, and running variances are the mean of the
+    unbiased within-batch variances. The order of batches does not matter.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(network)
     momenta = [module.momentum for module in norms]
     for module in norms:
         module.reset_running_stats()  # not-a-numbers would stay even at momentum 1
@@ -29,7 +40,7 @@ def reestimating(network):
             module.momentum = len(inputs[0]) / seen
 
     hook = network.register_forward_pre_hook(weigh_batch)
-    network.train()
+    use_batch_statistics(network)
     try:
         yield
     finally:
@@ -37,11 +48,3 @@ def reestimating(network):
         for module, momentum in zip(norms, momenta):
             module.momentum = momentum
         network.eval()
-
-
-@torch.no_grad()
-def reestimate(network, batches):
-    """Replace all running batch-norm statistics by their averages over batches of (inputs [batch, ...], anything)."""
-    with reestimating(network):
-        for inputs, _ in batches:
-            network(inputs)

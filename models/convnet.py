@@ -20,8 +20,6 @@ class ConvNet(nn.Module):
     Input: [batch, 3, height, width], height and width at least 8. Output: logits [batch, classes].
     """
 
-    rho = 12.0  # the radius of the published runs at width 32
-
     def __init__(self, width, classes):
         super().__init__()
         widths = [3, width, 2 * width, 4 * width, 8 * width]

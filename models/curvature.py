@@ -11,7 +11,8 @@ import torch
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch.nn import functional as F
 
-from models import evaluation, sphere
+from models import sphere
+from models.evaluator import loss_and_correct
 
 
 def effective_gradient_norm(network, weights, gradient, batches):
@@ -26,7 +27,7 @@ def effective_gradient_norm(network, weights, gradient, batches):
         logits = network(inputs)
         F.cross_entropy(logits, labels).backward()
         norms.append(gradient.norm())
-        totals, count = totals + evaluation.loss_and_correct(logits, labels), count + len(labels)
+        totals, count = totals + loss_and_correct(logits, labels), count + len(labels)
     loss, accuracy = (totals / count).tolist()
     return (torch.stack(norms).mean() * weights.norm()).item(), loss, accuracy
 

@@ -7,22 +7,13 @@ import torch
 from models import sphere
 
 
-class Convention(NamedTuple):
+class BarrierProtocol(NamedTuple):
     """How error barriers of a kind of network are measured, and drawn."""
 
     points: int  # of a straight line, its ends included
-    on_sphere: bool  # whether the ends, and all points between them, are put on the sphere
-    batch_norm: (
-        bool  # whether statistics are re-estimated at every point, train errors being those of batch statistics
-    )
+    on_sphere: bool  # whether the ends, and all points between them, are projected to the sphere
+    batch_norm: bool  # whether statistics are re-estimated at every point; train errors then are those of batch statistics
     floor: float  # percent: smaller barriers run off the plot
-
-
-CONVENTIONS = {
-    "si-mlp": Convention(points=11, on_sphere=False, batch_norm=False, floor=0.01),
-    "si-convnet": Convention(points=21, on_sphere=True, batch_norm=True, floor=0.1),
-    "si-resnet18": Convention(points=21, on_sphere=True, batch_norm=True, floor=0.1),
-}
 
 
 def angular_distance(first, second):
@@ -34,7 +25,7 @@ def angular_distance(first, second):
     return 2 * torch.atan2((first - second).norm(dim=1), (first + second).norm(dim=1))
 
 
-def error_barriers(solutions, pairs, convention, rho, errors):
+def error_barriers(solutions, pairs, protocol, rho, errors):
     """The most by which errors on a straight line exceed the line between those of its ends, 0 where they never do.
 
     solutions: {name: weights [members, parameters]}. pairs: two names each. errors: a function of weights that returns
@@ -43,14 +34,14 @@ def error_barriers(solutions, pairs, convention, rho, errors):
     """
 
     def placed(weights):
-        if convention.on_sphere:
+        if protocol.on_sphere:
             weights = weights.clone()
             sphere.project_(weights, rho)
         return weights
 
     ends = {name: placed(solutions[name]) for name in sorted({name for pair in pairs for name in pair})}
     errors_of_ends = {name: errors(weights) for name, weights in ends.items()}
-    alphas = [point / (convention.points - 1) for point in range(1, convention.points - 1)]
+    alphas = [point / (protocol.points - 1) for point in range(1, protocol.points - 1)]
     barriers = {}
     for pair in pairs:
         (first, second), (error_1, error_2) = ([found[name] for name in pair] for found in (ends, errors_of_ends))
@@ -62,6 +53,6 @@ def error_barriers(solutions, pairs, convention, rho, errors):
     return barriers
 
 
-def measurements_of_line(pairs, convention):
+def measurements_of_line(pairs, protocol):
     """How often error_barriers() calls its function `errors`."""
-    return len({name for pair in pairs for name in pair}) + len(pairs) * (convention.points - 2)
+    return len({name for pair in pairs for name in pair}) + len(pairs) * (protocol.points - 2)

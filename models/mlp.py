@@ -21,6 +21,7 @@ then need no transposed copies, and layer norm's sums over hidden units run alon
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from models.compiled import compiled_or_plain
 from models.cudagraph import captured
 
 WIDTH = 32
@@ -61,7 +62,8 @@ class MlpTrainer:
         self.rates = (learning_rates * rho**2 / batch).view(members, 1, 1).to(weights.dtype)
         self.rho = rho
         self.workspace = _workspace(self.layers[0], batch)
-        self.descent = torch.compile(_descent, dynamic=False) if compiled else _descent
+        self.groups = len(frozen)
+        self.descent = compiled_or_plain(_descent, self._try_compiled) if compiled else _descent
         self.replay = None
 
     @property
@@ -82,6 +84,13 @@ class MlpTrainer:
         if self.replay is None:
             self.replay = captured(self._step, [self.layers], inputs, labels)
         self.replay(inputs, labels)
+
+    @torch.no_grad()
+    def _try_compiled(self, descent):
+        """Call a compiled _descent() on zeros of the shapes that it will have; its results lie in the workspace."""
+        batch = self.workspace[0].shape[-1]
+        inputs, labels = (self.rates.new_zeros(self.groups, batch, *more) for more in ([WIDTH], []))
+        descent(*self.layers, self.frozen, self.rates, inputs, labels, self.workspace)
 
     def _step(self, inputs, labels):
         groups, batch, _ = inputs.shape

@@ -46,8 +46,6 @@ class PreActResNet18(nn.Module):
     Input: [batch, 3, height, width], height and width at least 8. Output: logits [batch, classes].
     """
 
-    rho = 28.0  # the radius of the published runs at width 32
-
     def __init__(self, width, classes):
         super().__init__()
         self.stem = convolution(3, width)

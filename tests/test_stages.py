@@ -19,6 +19,7 @@ import train
 from data import ticks
 from data.images import epoch_order, load_image_set, load_once, normalise, save_image_set
 from data.runs import Run, loss_name
+from models import compiled
 from swa import WindowAverages
 
 ROOT = Path(__file__).parent.parent
@@ -202,10 +203,10 @@ def test_training_goes_on_where_nothing_can_be_compiled(
         return call
 
     monkeypatch.setattr(torch, "compile", fails)
-    train.can_compile.cache_clear()
+    compiled.failures.clear()
     made = [*arguments[kind], "--steps", 4 * PACE[kind], "--compile", "--out", tmp_path / "run"]
     assert call("train", *made) == 0
-    train.can_compile.cache_clear()
+    compiled.failures.clear()
     assert_equal(weights(tmp_path / "run"), weights(pretrained[kind, 4]))
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("--compile")]
     assert (

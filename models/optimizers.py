@@ -1,0 +1,64 @@
+"""What moves weights: the optimisers of torch.optim over one flat vector, and projected SGD as one more of them."""
+
+import torch
+
+from models import sphere
+
+
+class ProjectedSGD:
+    """SGD on the sphere (paper, section 2): w <- rho * (w - lr*rho^2*g) / |w - lr*rho^2*g|.
+
+    params: [weights], flat, [members, parameters], each row on the sphere. lr: effective, i.e. measured on the unit
+    sphere. rho: radius of the sphere. Used as those of torch.optim, but none of them: the first of these in a process
+    imports PyTorch's compiler, which takes a second or two.
+    """
+
+    state = {}  # nothing is carried over from step to step
+
+    def __init__(self, params, lr, rho):
+        [self.weights] = params
+        self.lr, self.rho = lr, rho
+
+    def step(self):
+        sphere.projected_step_(self.weights, self.weights.grad, self.lr, self.rho)
+
+
+PROJECTED_SGD = {"name": "projected-sgd"}
+OPTIMIZERS = {"projected-sgd": ProjectedSGD, "sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+
+
+def build(weights, gradient, lr, options, rho):
+    """An optimiser of flat weights [1, parameters], by a gradient of the same shape that the caller fills.
+
+    options: {"name": one of OPTIMIZERS, and keyword arguments of that}. rho: radius of the sphere, or None off it.
+    Its state is there from the beginning, so that a CUDA graph can capture it: all zeros, from which the first step
+    is that of torch.optim, which makes its state only then.
+    """
+    options = {**options} | ({} if rho is None else {"rho": rho})
+    kind = OPTIMIZERS[options.pop("name")]
+    if kind is torch.optim.Adam and weights.is_cuda:
+        options["capturable"] = True  # or its count of steps would stay on the host, out of the graph's reach
+    weights.grad = gradient
+    optimizer = kind([weights], lr=lr, **options)
+    before = weights.clone()
+    optimizer.step()
+    weights.copy_(before)
+    clear_state(optimizer)
+    return optimizer
+
+
+def state_of(optimizer):
+    """{name: tensor} of the state that an optimiser keeps of its one flat vector; the tensors themselves, no copies."""
+    return next(iter(optimizer.state.values()), {})
+
+
+def clear_state(optimizer):
+    """Have an optimiser begin anew."""
+    for tensor in state_of(optimizer).values():
+        tensor.zero_()
+
+
+def load_state(optimizer, tensors):
+    """Put {name: tensor} as of state_of() in place."""
+    for name, tensor in state_of(optimizer).items():
+        tensor.copy_(tensors[name])
