@@ -8,15 +8,8 @@ from pathlib import Path
 
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
-from train import (
-    STEPS_HELP,
-    add_continuing_arguments,
-    add_keep_loss_argument,
-    complete_run,
-    describe_child,
-    finished_runs,
-    train,
-)
+from data.runs import describe_child, finished_runs
+from train import STEPS_HELP, add_continuing_arguments, add_keep_loss_argument, complete_run, train
 
 
 def main():
@@ -24,14 +17,14 @@ def main():
         description="Fine-tune finished runs at small learning rates.",
         example="python finetune.py runs/pretrain/* --lr 1e-5 3e-4 --steps 200 --out runs/finetune",
     )
-    parser.add_argument(
-        "--lr", nargs="+", type=positive_float, required=True, help="learning rates (FLR)"
-    )
+    parser.add_argument("--lr", nargs="+", type=positive_float, required=True, help="learning rates (FLR)")
     parser.add_argument("--steps", type=positive_int, required=True, help=STEPS_HELP)
     parser.add_argument(
-        "--log-every", type=positive_int, help="steps between measurements (default: as in the run)"
+        "--log-every", type=positive_int, help="epochs or iterations between measurements (default: as in the run)"
     )
-    parser.add_argument("--from-step", type=natural, help="step of the runs to begin at (default: their last)")
+    parser.add_argument(
+        "--from-step", type=natural, help="epoch or iteration of the runs to begin at (default: their last)"
+    )
     add_keep_loss_argument(parser)
     add_continuing_arguments(parser)
     args = parser.parse_args()

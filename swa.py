@@ -13,7 +13,8 @@ import torch
 
 from data.commandline import BadInput, Parser, natural, positive_int, run
 from data.device import device_of
-from train import add_continuing_arguments, complete_run, describe_child, finished_runs, network_of, train
+from data.runs import describe_child, finished_runs
+from train import add_continuing_arguments, complete_run, network_of, train
 
 
 class WindowAverages:
@@ -86,7 +87,9 @@ def average(parent, path, args, device):
     if step is None:
         step = parent.settings["steps"] - (length if anchor == "end" else 0)
         if step < 0:
-            raise BadInput(f"{parent.path}: is too short for windows that reach back {length} {parent.unit}s; ask for less")
+            raise BadInput(
+                f"{parent.path}: is too short for windows that reach back {length} {parent.unit}s; ask for less"
+            )
         step = min(step, parent.last_step)  # diverged before
     config = describe_child("swa", parent, path, step, [], length, spacing, args.data_file)
     config["settings"] |= {"windows": windows, "spacing": spacing, "anchor": anchor}

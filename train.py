@@ -3,8 +3,8 @@
 This file owns the training loop, and the training of every network; finetune.py and swa.py import them.
 """
 
+import functools
 import math
-import os
 import time
 
 import torch
@@ -14,7 +14,7 @@ import models
 from data import augment, images, ticks
 from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
 from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
-from data.runs import FORMAT, RUNNING, SERIES, OpenRun, Run, is_run, loss_name
+from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name
 from data.seeds import generator, init_seed, seed_of
 from models import dropout, mlp, optimizers, sphere
 from models.batchnorm import REESTIMATION_BATCH
@@ -151,9 +151,6 @@ class ImageTraining:
         self.evaluator.load_average(weights, self.data.train_batches(REESTIMATION_BATCH))
 
 
-MEMBERS_PER_PART = 230  # of a folder on ticks: more leave a processor's cache, fewer leave it waiting for Python
-
-
 class TickTraining:
     """The MLPs of the synthetic study on ticks, many members in one program. A step of the run is one iteration.
 
@@ -173,74 +170,62 @@ class TickTraining:
         self.train_set, self.test_set = (train_inputs, train_labels), (test_inputs, test_labels)
         groups = ticks.groups(members)
         self.seeds = [seed for _, seed in groups]
-        self.compiled = settings["compile"]
-        self.first_step, self.batch_size, self.rho = (
-            settings[name] for name in ("first_step", "batch_size", "rho")
-        )
-        self.learning_rates = torch.tensor([member["lrs"][-1] for member in members], device=device)
+        self.first_step, self.batch_size = settings["first_step"], settings["batch_size"]
+        rates = torch.tensor([member["lrs"][-1] for member in members], device=device)
         # The initial point depends on the training seed alone and the frozen layer on the data seed alone.
         points = [mlp.initial_weights(generator("initial-weights", member["seed"])) for member in members]
         frozen = [mlp.frozen_layer(generator("frozen-layer", data_seed)) for data_seed, _ in groups]
-        self._start(self.rho * torch.stack(points), torch.stack(frozen))
-
-    def _start(self, weights, frozen):
-        """Begin with weights; the members of some groups are a part that is trained at once, on a GPU all of them."""
-        device = self.learning_rates.device
-        self.frozen = frozen.to(device)
-        groups, members_per_group = len(frozen), len(weights) // len(frozen)
-        parts = 1 if device.type == "cuda" else min(groups, math.ceil(len(weights) / MEMBERS_PER_PART))
-        self.parts = []
-        for part in torch.arange(groups).tensor_split(parts):
-            begin, end = part[0].item(), part[-1].item() + 1
-            members = slice(begin * members_per_group, end * members_per_group)
-            start = (weights[members].to(device), self.frozen[begin:end], self.learning_rates[members])
-            trainer = mlp.MlpTrainer(*start, self.batch_size, self.rho, self.compiled)
-            self.parts.append((slice(begin, end), trainer))
+        self.start = functools.partial(
+            mlp.MlpTrainers,
+            learning_rates=rates,
+            batch=self.batch_size,
+            rho=settings["rho"],
+            compiled=settings["compile"],
+        )
+        self.trainers = self.start(settings["rho"] * torch.stack(points), torch.stack(frozen))
 
     @property
     def weights(self):
-        return torch.cat([trainer.weights for _, trainer in self.parts])
+        return self.trainers.weights
 
     def advance(self, step, until):
-        """Train from a step to a later one. Returns train loss and accuracy over the training set, [members] each."""
-        for groups, trainer in self.parts:
-            self._advance_part(groups, trainer, self.first_step + step, self.first_step + until)
-        return self.evaluate_train()
-
-    def _advance_part(self, groups, trainer, now, until):
+        """Train from an iteration to a later one. Returns loss and accuracy over the training set, [members] each."""
         per_pass = ticks.TRAIN_SIZE // self.batch_size
-        inputs, labels = (tensor[groups] for tensor in self.train_set)
-        while now < until:
-            pass_index, position = divmod(now, per_pass)
-            batches = ticks.minibatches(inputs, labels, self.seeds[groups], pass_index, self.batch_size)
-            stop = min(per_pass, position + until - now)
-            for x, y in zip(*(tensor[position:stop] for tensor in batches)):
-                trainer.step(x, y)
-            now += stop - position
+        for groups, trainer in self.trainers.parts:
+            inputs, labels = (tensor[groups] for tensor in self.train_set)
+            now, end = self.first_step + step, self.first_step + until
+            while now < end:
+                pass_index, position = divmod(now, per_pass)
+                batches = ticks.minibatches(inputs, labels, self.seeds[groups], pass_index, self.batch_size)
+                stop = min(per_pass, position + end - now)
+                for x, y in zip(*(tensor[position:stop] for tensor in batches)):
+                    trainer.step(x, y)
+                now += stop - position
+        return self.evaluate_train()
 
     def evaluate(self):
         """Test loss and accuracy."""
-        loss, accuracy = mlp.evaluate(self.weights, self.frozen, *self.test_set)
+        loss, accuracy = mlp.evaluate(self.weights, self.trainers.frozen, *self.test_set)
         return {"test_loss": loss.cpu(), "test_accuracy": accuracy.cpu()}
 
     def evaluate_train(self):
         """Loss and accuracy over the training set."""
-        loss, accuracy = mlp.evaluate(self.weights, self.frozen, *self.train_set)
+        loss, accuracy = mlp.evaluate(self.weights, self.trainers.frozen, *self.train_set)
         return {"train_loss": loss.cpu(), "train_accuracy": accuracy.cpu()}
 
     def solution(self):
         """Weights [members, 2048] and the frozen last layers [groups, 32]."""
-        return {"weights": self.weights, "buffers": {"frozen": self.frozen}}
+        return {"weights": self.weights, "buffers": {"frozen": self.trainers.frozen}}
 
     def start_from(self, solution):
         """Begin a stage at a solution."""
-        self._start(solution["weights"], solution["buffers"]["frozen"])
+        self.trainers = self.start(solution["weights"], solution["buffers"]["frozen"])
 
-    state, resume = solution, start_from  # projected SGD has no state of its own
+    state, resume = solution, start_from  # projected SGD carries nothing over from step to step
 
     def load_average(self, weights):
         """Put averaged weights in place, of any norm; layer norm has no statistics to re-estimate."""
-        self._start(weights, self.frozen)
+        self.trainers = self.start(weights, self.trainers.frozen)
 
 
 def complete_run(path, config, device, work):
@@ -357,7 +342,9 @@ def network_of(config):
     """The record of a config's network. Raises BadInput where there is none (any more)."""
     name = config["settings"]["model"]
     if name not in models.NETWORKS:
-        raise BadInput(f"{name}: models.NETWORKS has no such network, which a run was trained with; put its record there")
+        raise BadInput(
+            f"{name}: models.NETWORKS has no such network, which a run was trained with; put its record there"
+        )
     return models.NETWORKS[name]
 
 
@@ -365,47 +352,6 @@ def make_task(config, device):
     """The training task that a config describes. Raises BadInput where its data are missing or not the same."""
     kind = TASKS[network_of(config).task]
     return kind(config["settings"], config["members"], device, kind.load_data(config, device))
-
-
-def finished_runs(paths):
-    """Runs to continue, all checked before the first is. Raises BadInput for one that is not complete."""
-    runs = [Run(path) for path in paths]
-    for parent in runs:
-        if parent.config["stage"] == "swa":
-            raise BadInput(f"{parent.path}: is an SWA run; give the run that it continued, or another")
-        if not parent.complete:
-            raise BadInput(f"{parent.path}: is not complete; finish it first by the command that began it")
-    return runs
-
-
-def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, keep_losses=()):
-    """The config of a run at `path` that continues `parent` (a Run) from one of its steps, lrs appended to its own.
-
-    Raises BadInput, before anything is written, where the parent has not kept that step.
-    """
-    kept = sorted({kept for kept in parent.settings["keep"] if kept < parent.last_step} | {parent.last_step})
-    if step not in kept:
-        raise BadInput(
-            f"{parent.path}: has no weights of step {step}, only of {', '.join(map(str, kept))}; "
-            f"more are kept by train.py --keep"
-        )
-    settings = parent.settings | {
-        "first_step": parent.settings["first_step"] + step,
-        "steps": steps,
-        "log_every": log_every,
-        "keep": [],
-        "until_loss": None,
-        "keep_loss": sorted(set(keep_losses)),
-    }
-    return {
-        "format": FORMAT,
-        "stage": stage,
-        "network": parent.network,
-        "settings": settings,
-        "members": [{**member, "lrs": member["lrs"] + lrs} for member in parent.members],
-        "parent": {"run": os.path.relpath(parent.path, path), "step": step},
-        "data_file": data_file or parent.config["data_file"],
-    }
 
 
 def add_continuing_arguments(parser):
@@ -434,7 +380,7 @@ def add_execution_arguments(parser):
         "--checkpoint-seconds",
         type=natural,
         default=60,
-        help="seconds between checkpoints; 0 for one at every logged step",
+        help="seconds between checkpoints; 0 for one at every measurement",
     )
 
 
@@ -448,7 +394,9 @@ def main():
         "--data", required=True, help=f"`{ticks.NAME}`, or an image set prepared by python -m data"
     )
     parser.add_argument("--model", choices=models.NETWORKS, help="network (default on ticks: their MLP)")
-    parser.add_argument("--width", type=positive_int, help="of an image network (default: the paper's for the network)")
+    parser.add_argument(
+        "--width", type=positive_int, help="of an image network (default: the paper's for the network)"
+    )
     parser.add_argument(
         "--lr",
         nargs="+",
@@ -484,7 +432,9 @@ def main():
         help="of training images: random crops, padded by 4 black pixels, and flips (default: none)",
     )
     parser.add_argument(
-        "--log-every", type=positive_int, help="epochs (default: 1) or iterations (ticks: 1000) between measurements"
+        "--log-every",
+        type=positive_int,
+        help="epochs (default: 1) or iterations (ticks: 1000) between measurements",
     )
     parser.add_argument(
         "--keep", nargs="+", type=natural, default=[], help="epochs or iterations whose weights stay on disk"
@@ -506,7 +456,9 @@ def describe_ticks(args, device):
     name = chosen_network(args.model or models.networks_for(ticks.NAME)[0], ticks.NAME)
     unwanted = [name for name in ("width", "precision", "augment", "keep_loss") if getattr(args, name)]
     if unwanted:
-        raise BadInput(f"--{unwanted[0].replace('_', '-')}: is for image networks, not for {name} on ticks; leave it out")
+        raise BadInput(
+            f"--{unwanted[0].replace('_', '-')}: is for image networks, not for {name} on ticks; leave it out"
+        )
     if (args.batch_size or 0) > ticks.TRAIN_SIZE:
         raise BadInput(f"--batch-size {args.batch_size}: there are only {ticks.TRAIN_SIZE} training samples")
     members = [

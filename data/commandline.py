@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 
 class BadInput(Exception):
-    """Wrong arguments or input data. The message is one line: what is wrong, where, and the mend. Exit code 2."""
+    """Wrong arguments or input data. The message is one line: what is wrong, where, and the fix. Exit code 2."""
 
 
 class Refused(Exception):
@@ -135,6 +135,6 @@ def run(main):
         if error.filename is None:
             raise
         print(
-            f"{sys.argv[0]}: {error.filename}: {error.strerror}; mend that or name another place", file=sys.stderr
+            f"{sys.argv[0]}: {error.filename}: {error.strerror}; fix that or name another place", file=sys.stderr
         )
         sys.exit(2)

@@ -23,7 +23,9 @@ def device_of(name):
     except RuntimeError:
         raise BadInput(f"--device {name}: is no device; use cpu, cuda, cuda:N or auto") from None
     if device.type not in EVALUATION_BATCH:
-        raise BadInput(f"--device {name}: this program computes on CPUs and CUDA GPUs only; use cpu, cuda, cuda:N or auto")
+        raise BadInput(
+            f"--device {name}: this program computes on CPUs and CUDA GPUs only; use cpu, cuda, cuda:N or auto"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"--device {name}: no such CUDA GPU is seen here; use --device cpu")
     if device.type == "cuda":

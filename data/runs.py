@@ -132,8 +132,8 @@ class Run:
         checkpoint = self.weights()
         if checkpoint["step"] != step:
             raise BadInput(
-                f"{self.path}: has no weights of step {step}; it is at step {checkpoint['step']}, and other steps "
-                f"are kept by train.py --keep"
+                f"{self.path}: has no weights of {self.unit} {step}, but of {checkpoint['step']}; others are kept by "
+                f"train.py --keep"
             )
         return checkpoint
 
@@ -180,6 +180,47 @@ def find_runs(folder):
     if not paths:
         raise BadInput(f"{folder}: holds no run folders")
     return [Run(path) for path in paths]
+
+
+def finished_runs(paths):
+    """Runs to continue, all checked before the first is. Raises BadInput for one that is not complete."""
+    runs = [Run(path) for path in paths]
+    for parent in runs:
+        if parent.config["stage"] == "swa":
+            raise BadInput(f"{parent.path}: is an SWA run; give the run that it continued, or another")
+        if not parent.complete:
+            raise BadInput(f"{parent.path}: is not complete; finish it first by the command that began it")
+    return runs
+
+
+def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, keep_losses=()):
+    """The config of a run at `path` that continues `parent` (a Run) from one of its steps, lrs appended to its own.
+
+    Raises BadInput, before anything is written, where the parent has not kept that step.
+    """
+    kept = sorted({kept for kept in parent.settings["keep"] if kept < parent.last_step} | {parent.last_step})
+    if step not in kept:
+        raise BadInput(
+            f"{parent.path}: has no weights of {parent.unit} {step}, only of {', '.join(map(str, kept))}; "
+            f"more are kept by train.py --keep"
+        )
+    settings = parent.settings | {
+        "first_step": parent.settings["first_step"] + step,
+        "steps": steps,
+        "log_every": log_every,
+        "keep": [],
+        "until_loss": None,
+        "keep_loss": sorted(set(keep_losses)),
+    }
+    return {
+        "format": FORMAT,
+        "stage": stage,
+        "network": parent.network,
+        "settings": settings,
+        "members": [{**member, "lrs": member["lrs"] + lrs} for member in parent.members],
+        "parent": {"run": os.path.relpath(parent.path, path), "step": step},
+        "data_file": data_file or parent.config["data_file"],
+    }
 
 
 class OpenRun(Run):

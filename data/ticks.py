@@ -118,7 +118,7 @@ def minibatches(inputs, labels, seeds, pass_index, batch_size=BATCH_SIZE):
     inputs [runs, samples, 32], labels [runs, samples]: the training set of each run.
     seeds: the training seed of each run.
     Returns inputs [iterations, runs, batch_size, 32] and labels [iterations, runs, batch_size], on the device
-    of the inputs. Samples that do not fill a batch are left out. The order is a pure function of
+    of the inputs. Samples that do not fill a batch are skipped. The order is a pure function of
     (seed, pass_index), so that any pass can be replayed alone.
     """
     runs, samples, _ = inputs.shape

@@ -23,18 +23,26 @@ class Network:
     """
 
     task: str  # what it is trained on: `images`, or `ticks`
-    build: Callable | None  # (width, classes) -> nn.Module on the CPU, initialised; None: models.mlp trains many at once
+    build: (
+        Callable | None
+    )  # (width, classes) -> nn.Module on the CPU, initialised; None: models.mlp trains many at once
     optimizer: dict  # as models.optimizers.build() takes it
     barrier: BarrierProtocol  # how error barriers are measured
-    swa_anchor: str  # which weights averages of different length share: their first (`start`) or their last (`end`)
+    swa_anchor: (
+        str  # which weights averages of different length share: their first (`start`) or their last (`end`)
+    )
     swa_spacing: int = 1  # epochs or iterations between averaged weights
     rho: float | None = None  # radius of the sphere that all trained weights lie on; None: they are free
-    classifier_norm: float | None = None  # of a classifier frozen at its initialisation, `network.classifier`; None: trained
+    classifier_norm: float | None = (
+        None  # of a classifier frozen at its initialisation, `network.classifier`; None: trained
+    )
     width: int = 32  # unless another is asked for
     batch_size: int = 128  # likewise
     smallest_image: int = 1  # pixels of a side
     lr_label: str = "learning rate"  # on axes
-    in_angles: Callable | None = None  # (name, parameter) -> whether angles are between it; None: all that is trained
+    in_angles: Callable | None = (
+        None  # (name, parameter) -> whether angles are between it; None: all that is trained
+    )
     converged: float = 0.999  # train accuracy from which a run counts as converged
 
     def facts(self):
@@ -110,4 +118,6 @@ def angle_weights(name, network):
     if kind.in_angles is None:
         return slice(None)
     trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    return torch.cat([torch.full((parameter.numel(),), kind.in_angles(name, parameter)) for name, parameter in trained])
+    return torch.cat(
+        [torch.full((parameter.numel(),), kind.in_angles(name, parameter)) for name, parameter in trained]
+    )

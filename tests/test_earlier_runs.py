@@ -28,9 +28,9 @@ def earlier(tmp_path, monkeypatch):
 
 def test_they_are_known_to_be_older(earlier):
     for run in find_runs(earlier):
-        assert "format" not in run.config and run.network["task"] == run.path.relative_to(earlier).parts[0].replace(
-            "killed", "images"
-        )
+        assert "format" not in run.config and run.network["task"] == run.path.relative_to(earlier).parts[
+            0
+        ].replace("killed", "images")
 
 
 def test_the_same_command_finds_a_complete_run(earlier):
@@ -39,7 +39,21 @@ def test_the_same_command_finds_a_complete_run(earlier):
     made = ["train", *NETWORK, "--steps", 3, "--keep", 2, "--keep-loss", 3, "--out", "images/pretrain/plr1e-2"]
     assert call(*made) == 0
     assert call("swa", "images/pretrain/plr1e-2", "--windows", 2, 5, "--out", "images/swa") == 0
-    assert call("finetune", "images/pretrain/plr1e-2", "--lr", 1e-5, "--steps", 2, "--keep-loss", 3, "--out", "images/finetune") == 0
+    assert (
+        call(
+            "finetune",
+            "images/pretrain/plr1e-2",
+            "--lr",
+            1e-5,
+            "--steps",
+            2,
+            "--keep-loss",
+            3,
+            "--out",
+            "images/finetune",
+        )
+        == 0
+    )
     assert {name: found for name, found in contents(run).items() if name != "lock"} == before
     assert call(*made, "--batch-size", 16) == 3
 

@@ -164,7 +164,9 @@ def test_averaging_goes_on_with_the_momentum_and_fine_tuning_without(command, pr
     assert call("swa", pretrained, "--windows", 2, 3, "--out", tmp_path / "swa") == 0
     swa = tmp_path / "swa/run"
     assert [Run(swa).settings[name] for name in ("anchor", "spacing", "first_step")] == ["end", 2, 2]
-    torch.testing.assert_close(load(swa / "checkpoint.pt")["optimizer"], load(pretrained / "step-6.pt")["optimizer"])
+    torch.testing.assert_close(
+        load(swa / "checkpoint.pt")["optimizer"], load(pretrained / "step-6.pt")["optimizer"]
+    )
     assert torch.equal(weights(swa), weights(pretrained))
     passed = {step: weights(pretrained, f"step-{step}") for step in (2, 4, 6)}
     torch.testing.assert_close(weights(swa, "swa-3"), sum(passed.values()) / 3)
@@ -227,7 +229,9 @@ def assert_barriers_are_those_of_a_plain_measurement(geometry, runs, image_file,
         with torch.no_grad():
             logits = [network(normalise(image_set.train_images)), network.eval()(normalise(image_set.test_images))]
         labels = (image_set.train_labels, image_set.test_labels)
-        return torch.tensor([100 * (found.argmax(1) != label).double().mean() for found, label in zip(logits, labels)])
+        return torch.tensor(
+            [100 * (found.argmax(1) != label).double().mean() for found, label in zip(logits, labels)]
+        )
 
     on_line = [errors(torch.lerp(*ends, alpha)) for alpha in (0, 0.25, 0.5, 0.75, 1)]
     straight = [torch.lerp(on_line[0], on_line[-1], alpha) for alpha in (0, 0.25, 0.5, 0.75, 1)]
