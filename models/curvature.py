@@ -12,13 +12,14 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch.nn import functional as F
 
 from models import sphere
+from models.batchnorm import use_batch_statistics
 from models.evaluator import loss_and_correct
 
 
 def effective_gradient_norm(network, weights, gradient, batches):
     """Mean over batches of the norm of the gradient of the mean loss, times |weights| (paper: mean stochastic gradient).
 
-    network: in training mode, so that batches have their own statistics; weights, gradient: its flat ones [1, P].
+    network: in whichever mode it is; weights, gradient: its flat ones [1, P].
     Returns (norm, mean loss, accuracy), the latter two over all images.
     """
     norms, totals, count = [], 0, 0
@@ -30,6 +31,37 @@ def effective_gradient_norm(network, weights, gradient, batches):
         totals, count = totals + loss_and_correct(logits, labels), count + len(labels)
     loss, accuracy = (totals / count).tolist()
     return (torch.stack(norms).mean() * weights.norm()).item(), loss, accuracy
+
+
+def sharpness(evaluator, train_batches, some_batches, count, probes, randoms):
+    """How sharp the loss is at an evaluator's weights, on the unit sphere: {name: number}.
+
+    `gradient_norm` is the mean over train_batches (paper, figure 26), `train_loss` and `train_accuracy` are those of the
+    same pass, with every batch's own statistics; `largest_eigenvalue` of the Hessian with its `residual`, and its `trace`
+    with the `trace_error`, a standard error of `probes` random vectors, are over the `count` images of some_batches().
+    randoms: two torch.Generators, for the vector that the eigenvalue begins with and for the trace.
+    """
+    network = evaluator.network
+    use_batch_statistics(network)
+    with evaluator.autocast():
+        norm, loss, accuracy = effective_gradient_norm(network, evaluator.weights, evaluator.gradient, train_batches)
+
+    def losses():
+        for inputs, labels in some_batches():
+            yield F.cross_entropy(network(inputs), labels, reduction="sum") / count
+
+    hessian = SphereHessian(evaluator.parameters, evaluator.weights, losses)
+    eigenvalue, residual = hessian.largest_eigenvalue(randoms[0])
+    trace, trace_error = hessian.trace(randoms[1], probes)
+    return {
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+        "gradient_norm": norm,
+        "largest_eigenvalue": eigenvalue,
+        "residual": residual,
+        "trace": trace,
+        "trace_error": trace_error,
+    }
 
 
 class SphereHessian:

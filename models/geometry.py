@@ -58,3 +58,13 @@ def error_barriers(solutions, pairs, protocol, rho, errors):
 def measurements_of_line(pairs, protocol):
     """How often error_barriers() calls its function `errors`."""
     return len({name for pair in pairs for name in pair}) + len(pairs) * (protocol.points - 2)
+
+
+@torch.no_grad()
+def relative_filter_norms(parameters):
+    """Norms [filters] of all filters in an iterable of parameters, relative to that of all of them (paper, figure 13).
+
+    A filter is what gives one channel of a layer's output; parameters of one dimension have none.
+    """
+    norms = torch.cat([kernel.flatten(1).norm(dim=1) for kernel in parameters if kernel.ndim > 1])
+    return norms / norms.norm()
