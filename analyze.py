@@ -4,10 +4,10 @@
     analyze.py geometry FOLDER                angles and error barriers between solutions
     analyze.py bands FOLDER                   accuracies of image runs on frequency bands
     analyze.py norms FOLDER                   norms of the filters of image runs
-    analyze.py sharpness FOLDER --level LOSS  gradient norms and curvature of image runs where their train loss crossed LOSS
+    analyze.py sharpness FOLDER --level LOSS  gradient norms and curvature of image runs where train loss crossed LOSS
     analyze.py claims FOLDER                  the claims of the paper, held against the runs of one experiment
     analyze.py boundary FOLDER                the largest learning rate that converges, and the next one
-    analyze.py figures FOLDER... --out DIR    the figures that the runs of one experiment permit, or of several, compared
+    analyze.py figures FOLDER... --out DIR    the figures that runs of one experiment permit, or several compared
     analyze.py draw DIR/figureNN.json ...     figures again, from the numbers written beside them
 
 Measuring, gathering numbers and drawing are separate: measurements are written beside the runs, once, and drawing reads
@@ -17,111 +17,53 @@ nothing but a figure's own JSON.
 import argparse
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from matplotlib import pyplot as plt
-from torch.nn import functional as F
 
 import models
 from data import bands, images, ticks
-from data.claims import judge, verdict_line
+from data.analysis import drawing, series
+from data.analysis.claims import judge, verdict_line
+from data.analysis.regimes import convergence_bracket, measure_regimes
+from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW, Study
 from data.commandline import BadInput, Parser, Progress, Refused, lr_name, positive_float, positive_int
 from data.commandline import run as run_script
-from data.device import EVALUATION_BATCH, add_device_argument, autocast, device_of, use_precision
-from data.drawing import (
-    STYLE,
-    draw_accuracy_panels,
-    draw_band_images,
-    draw_band_panels,
-    draw_boundary,
-    draw_feature_panels,
-    draw_geometry_panels,
-    draw_norm_histograms,
-    draw_regime_curve,
-    draw_rows,
-    draw_sharpness,
-    draw_ticks,
-    draw_two_stage_bars,
-)
+from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, use_precision
 from data.files import read_json, write_json
 from data.runs import bands_name, find_runs, geometry_name, loss_name, sharpness_name
 from data.seeds import generator, init_seed
-from data.study import (
-    GEOMETRY_PAIRS,
-    GEOMETRY_WINDOW,
-    Study,
-    at_convergence,
-    convergence_bracket,
-    convergence_level,
-    decades,
-    features_of,
-    final,
-    geometry_of,
-    late_values,
-    measure_regimes,
-    measurement,
-    of_average,
-    of_measurement,
-    sharpness_points,
-)
-from models import batchnorm, curvature, mlp
+from models import curvature, mlp
 from models.batchnorm import REESTIMATION_BATCH
-from models.geometry import CONVENTIONS, angular_distance, error_barriers, measurements_of_line
+from models.evaluator import Evaluator
+from models.geometry import (
+    BarrierProtocol,
+    angular_distance,
+    error_barriers,
+    measurements_of_line,
+    relative_filter_norms,
+)
 
 # --------------------------------------------------------------------------------------------------- measuring runs
 
 
-class ImageProbe:
-    """The network and the images of one experiment, to measure its solutions with, one after the other.
-
-    run: any of the experiment's. data_file: its image set, where it is no longer where the run had it.
-    Raises BadInput where the images are missing or others.
-    """
-
-    def __init__(self, run, device, data_file=None):
-        settings = run.settings
-        use_precision(settings["precision"], device)
-        self.settings, self.device = settings, device
-        self.images = images.load_image_set_of(
-            run.config | {"data_file": data_file or run.config["data_file"]}, device
+def evaluator_of(run, device):
+    """An Evaluator of a run's network, at the run's initial point. Raises BadInput where there is no such network."""
+    settings, [member] = run.settings, run.members
+    if settings["model"] not in models.NETWORKS:
+        raise BadInput(
+            f"{run.path}: models.NETWORKS has no {settings['model']}, its network; put its record there"
         )
-        self.network = models.build(settings["model"], settings["width"], settings["classes"], 0)
-        self.weights, self.gradient = models.place(self.network, device)
+    use_precision(settings["precision"], device)
+    seed = init_seed(member["seed"])
+    network = models.build(settings["model"], settings["width"], settings["classes"], seed)
+    return Evaluator(network, device, settings["precision"] == BF16)
 
-    def load(self, solution):
-        """Put a solution, as Run.weights() gives it, in place."""
-        self.weights.copy_(solution["weights"])
-        models.load_untrained_state(self.network, solution["buffers"])
 
-    def autocast(self):
-        return autocast(self.settings["precision"], self.device)
-
-    def train_batches(self, most=None):
-        """Normalised training images with labels, all or the first ones."""
-        return images.batches(self.images.train_images[:most], self.images.train_labels[:most], REESTIMATION_BATCH)
-
-    def test_batches(self):
-        size = EVALUATION_BATCH[self.device.type]
-        return images.batches(self.images.test_images, self.images.test_labels, size)
-
-    def accuracy(self, batches):
-        """Accuracy, a fraction, with the statistics that the network has."""
-        self.network.eval()
-        with self.autocast():
-            return evaluation.evaluate(self.network, batches)[1]
-
-    def errors(self, weights):
-        """Train and test error at weights [1, parameters], in percent, [2, 1].
-
-        One pass over the training images gives both the train error, with batch statistics, and the statistics that
-        the test error is measured with (paper, appendix).
-        """
-        self.weights.copy_(weights)
-        with self.autocast(), batchnorm.reestimating(self.network):
-            _, train_accuracy = evaluation.evaluate(self.network, self.train_batches())
-        test_accuracy = self.accuracy(self.test_batches())
-        return 100 * (1 - torch.tensor([[train_accuracy], [test_accuracy]], dtype=torch.float64))
+def image_set_of(run, device, data_file):
+    """The image set of a run, at data_file where it is no longer where the run had it. Raises BadInput."""
+    return images.load_image_set_of(run.config | {"data_file": data_file or run.config["data_file"]}, device)
 
 
 def measure_features(run, inputs, labels):
@@ -154,29 +96,43 @@ def tick_errors(run):
     return errors
 
 
-def measure_geometry(study, run, low, high, errors):
+def image_errors(evaluator, image_set, protocol):
+    """The same for runs on images: a function of a run that gives such a function."""
+
+    def errors(weights):
+        train_batches, test_batches = image_set.train_batches(REESTIMATION_BATCH), image_set.test_batches()
+        return evaluator.errors(weights, train_batches, test_batches, protocol.batch_norm)
+
+    def errors_of(run):
+        evaluator.load(run.weights())
+        return errors
+
+    return errors_of
+
+
+def measure_geometry(study, run, low, high, protocol, in_angles, errors):
     """Angles and error barriers between the solutions that continue one pre-training: geometry-*.json.
 
     They are L and H, fine-tuned at the FLRs `low` and `high`; S, the SWA average of 5 weights; and P, the end of the
-    pre-training itself. Angles are in radians and barriers in percent, {pair: [member]}, NaN of members that diverged;
-    how barriers are measured is the network's Convention (paper, section 4, figures 3 and 16). Raises BadInput where
-    one of the solutions is missing.
+    pre-training itself. Angles are in radians and barriers in percent, {pair: [member]}, NaN of members that diverged
+    (paper, section 4, figures 3 and 16). Raises BadInput where one of the solutions is missing.
 
+    protocol: the BarrierProtocol. in_angles: index of the weights that angles are between.
     errors: function of weights [members, parameters] that gives train and test errors, [2, members].
     """
     weights = {name: solution["weights"] for name, solution in solutions_around(study, run, low, high).items()}
-    convention = CONVENTIONS[study.settings["model"]]
+    compared = {name: of_solution[:, in_angles] for name, of_solution in weights.items()}
 
     def finite_errors(weights):
         return errors(weights).where(weights.isfinite().all(dim=1), torch.nan)
 
-    barriers = error_barriers(weights, GEOMETRY_PAIRS, convention, study.settings["rho"], finite_errors)
+    barriers = error_barriers(weights, GEOMETRY_PAIRS, protocol, study.settings["rho"], finite_errors)
     measured = {
         "low_flr": low,
         "high_flr": high,
         "window": GEOMETRY_WINDOW,
-        "points": convention.points,
-        "angle": {pair: angular_distance(*(weights[name] for name in pair)) for pair in (*GEOMETRY_PAIRS, "LP")},
+        "protocol": protocol._asdict(),
+        "angle": {pair: angular_distance(*(compared[name] for name in pair)) for pair in (*GEOMETRY_PAIRS, "LP")},
         "train_barrier": {pair: of_splits[0] for pair, of_splits in barriers.items()},
         "test_barrier": {pair: of_splits[1] for pair, of_splits in barriers.items()},
     }
@@ -193,81 +149,28 @@ def solutions_around(study, run, low, high):
     }
 
 
-class BandSets:
-    """The images of an experiment by frequency band, each as float32 [N, C, S, S], normalised in one of the ways."""
-
-    def __init__(self, image_set, normalisation):
-        self.image_set, self.normalisation = image_set, normalisation
-        self.limits = bands.bands(image_set.train_images.shape[-1])
-        self.moments = {
-            name: bands.channel_moments(image_set.train_images, limits)
-            if normalisation == bands.STANDARDISE
-            else None
-            for name, limits in self.limits.items()
-        }
-
-    def batches(self, name, split, size):
-        """Batches (images, labels) of the band `name`, or of `full`, the images themselves; split: `train` or `test`."""
-        pixels, labels = (getattr(self.image_set, f"{split}_{what}") for what in ("images", "labels"))
-        if name == bands.FULL:
-            yield from images.batches(pixels, labels, size)
-            return
-        limits, moments = self.limits[name], self.moments[name]
-        for some_pixels, some_labels in zip(pixels.split(size), labels.split(size)):
-            filtered = bands.band_images(some_pixels, limits)
-            yield bands.normalise_band(filtered, limits, self.normalisation, moments), some_labels
-
-
-def measure_bands(probe, run, sets):
+def measure_bands(evaluator, run, sets):
     """Test accuracies on frequency bands (paper, section 6) of a run on images: bands-<normalisation>.json.
 
     The solution is the end of the run, or, of an SWA run, its average of 5 weights. Accuracies are fractions, {band:
     [member]}; `full` is that on the images themselves.
     """
     name = solution_name(run)
-    probe.load(run.weights(name))
-    size = EVALUATION_BATCH[probe.device.type]
+    evaluator.load(run.weights(name))
+    size = EVALUATION_BATCH[evaluator.device.type]
     accuracy = {}
     for band in (bands.FULL, *sets.limits):
         if sets.normalisation == bands.REESTIMATE:
-            with probe.autocast():
-                batchnorm.reestimate(probe.network, sets.batches(band, "train", REESTIMATION_BATCH))
-        accuracy[band] = [probe.accuracy(sets.batches(band, "test", size))]
+            evaluator.reestimate(sets.batches(band, "train", REESTIMATION_BATCH))
+        accuracy[band] = [evaluator.evaluate(sets.batches(band, "test", size))[1]]
     measured = {"solution": name, "normalisation": sets.normalisation, "limits": sets.limits, "accuracy": accuracy}
     run.write_measurement(bands_name(sets.normalisation), measured)
 
 
 def measure_band_images(run, image_set):
-    """The first test image and its frequency bands (paper, figures 6 and 9): band-images.json.
-
-    Pixels, [size][size][colour channel], are whole numbers from 0 to 255; bands without the zero frequency are stretched
-    to all of that range in every channel. A spectrum, [size][size], is the logarithm of the magnitudes of the Fourier
-    coefficients summed over channels, null outside the band, the zero frequency in the middle.
-    """
-    image = image_set.test_images[:1].cpu()
-    size = image.shape[-1]
-    spectrum = torch.fft.fftshift(torch.fft.fft2(image.double() / 255).abs().sum(dim=(0, 1))).log()
-    distance = torch.fft.fftshift(bands.distances(size))
-    panels = [{"name": "image", "limits": None, "pixels": channels_last(image), "spectrum": rounded(spectrum)}]
-    for name, limits in bands.bands(size).items():
-        filtered = bands.band_images(image, limits)
-        if limits[0] > 0:
-            least, most = filtered.amin((2, 3), keepdim=True), filtered.amax((2, 3), keepdim=True)
-            filtered = (filtered - least) / (most - least)
-        inside = (distance >= limits[0]) & (distance <= limits[1])
-        pixels = (255 * filtered).round().clamp(0, 255).to(torch.uint8)
-        masked = rounded(spectrum.where(inside, torch.nan))
-        panels.append({"name": name, "limits": limits, "pixels": channels_last(pixels), "spectrum": masked})
+    """The first test image and its frequency bands, see bands.panels() (paper, figures 6 and 9): band-images.json."""
     label = image_set.classes[image_set.test_labels[0]]
-    run.write_measurement("band-images", {"class": label, "panels": panels})
-
-
-def channels_last(image):
-    return image[0].permute(1, 2, 0)
-
-
-def rounded(spectrum):
-    return torch.round(spectrum, decimals=3)
+    run.write_measurement("band-images", {"class": label, "panels": bands.panels(image_set.test_images[0].cpu())})
 
 
 def solution_name(run):
@@ -280,393 +183,97 @@ def solution_name(run):
 
 
 def measure_norms(run):
-    """Norms of all filters of a run on images, relative to that of all weights (paper, figure 13): norms.json.
+    """Norms of all filters of a run on images, relative to that of all of them (paper, figure 13): norms.json.
 
-    {solution: [member][filter]}; solutions are the initial point (of pre-trainings) and the end of the run, or, of an SWA
-    run, its average of 5 weights. A filter is what gives one channel of a convolution's output.
+    {solution: [member][filter]}; solutions are the initial point (of pre-trainings) and the end of the run, or, of an
+    SWA run, its average of 5 weights.
     """
-    settings, [member], name = run.settings, run.members, solution_name(run)
-    network = models.build(settings["model"], settings["width"], settings["classes"], init_seed(member["seed"]))
-    weights, _ = models.place(network, torch.device("cpu"))
-    solutions = {"initial": [relative_filter_norms(network)]} if run.config["stage"] == "pretrain" else {}
-    weights.copy_(run.weights(name)["weights"])
-    run.write_measurement("norms", solutions | {name: [relative_filter_norms(network)]})
+    name, evaluator = solution_name(run), evaluator_of(run, torch.device("cpu"))
+    at_first = {"initial": [relative_filter_norms(evaluator.parameters)]}
+    solutions = at_first if run.config["stage"] == "pretrain" else {}
+    evaluator.load(run.weights(name))
+    run.write_measurement("norms", solutions | {name: [relative_filter_norms(evaluator.parameters)]})
 
 
-@torch.no_grad()
-def relative_filter_norms(network):
-    norms = torch.cat([kernel.flatten(1).norm(dim=1) for kernel in models.trained_parameters(network)])
-    return norms / norms.norm()
-
-
-def measure_sharpness(probe, run, level, most, probes):
+def measure_sharpness(evaluator, image_set, run, level, most, probes):
     """How sharp the solution is that was kept where the train loss crossed a level: sharpness-loss-<level>.json.
 
-    Numbers are those on the unit sphere, [member]: `gradient_norm`, the mean over training batches (paper, figure 26);
-    `largest_eigenvalue` of the Hessian with its `residual`, and its `trace` with the `trace_error`, a standard error,
-    over the first training images, `most` at most. Losses are those of batches with their own statistics.
+    Numbers are those of curvature.sharpness(), [member], its curvature that of the first training images, `most` at
+    most; and the test accuracy of the same weights.
     """
     solution = run.weights(loss_name(level))
-    probe.load(solution)
-    test_accuracy = probe.accuracy(probe.test_batches())
-    network, parameters = probe.network.train(), models.trained_parameters(probe.network)
-    with probe.autocast():
-        norm, loss, train_accuracy = curvature.effective_gradient_norm(
-            network, probe.weights, probe.gradient, probe.train_batches()
-        )
-    count = min(most, len(probe.images.train_labels))
-
-    def losses():
-        for inputs, labels in probe.train_batches(count):
-            yield F.cross_entropy(network(inputs), labels, reduction="sum") / count
-
-    hessian = curvature.SphereHessian(parameters, probe.weights, losses)
-    eigenvalue, residual = hessian.largest_eigenvalue(generator("largest-eigenvalue"))
-    trace, trace_error = hessian.trace(generator("trace"), probes)
-    measured = {
-        "step": solution["step"],
-        "train_loss": loss,
-        "train_accuracy": train_accuracy,
-        "test_accuracy": test_accuracy,
-        "gradient_norm": norm,
-        "largest_eigenvalue": eigenvalue,
-        "residual": residual,
-        "trace": trace,
-        "trace_error": trace_error,
-    }
+    evaluator.load(solution)
+    _, test_accuracy = evaluator.evaluate(image_set.test_batches())
+    count = min(most, len(image_set.train_labels))
+    measured = {"step": solution["step"], "test_accuracy": test_accuracy} | curvature.sharpness(
+        evaluator,
+        image_set.train_batches(REESTIMATION_BATCH),
+        lambda: image_set.train_batches(REESTIMATION_BATCH, count),
+        count,
+        probes,
+        [generator("largest-eigenvalue"), generator("trace")],
+    )
     of_member = {name: [value] for name, value in measured.items()}
     run.write_measurement(
         sharpness_name(level), {"level": level, "most": most, "images": count, "probes": probes} | of_member
     )
 
 
-# ---------------------------------------------------------------------------------- the numbers behind each figure
-
-
-def spread(values_by_plr, scale=100):
-    """Mean, standard deviation (population) and number of values at every PLR, as lists; in percent, or times scale."""
-    return {
-        "plr": list(values_by_plr),
-        "mean": [scale * float(np.mean(values)) for values in values_by_plr.values()],
-        "std": [scale * float(np.std(values)) for values in values_by_plr.values()],
-        "n": [len(values) for values in values_by_plr.values()],
-    }
-
-
-def quartiles(values_by_plr):
-    """Median, lower and upper quartile and number of values at every PLR, as lists."""
-    lower, median, upper = zip(*(np.percentile(values, (25, 50, 75)) for values in values_by_plr.values()))
-    return {
-        "plr": list(values_by_plr),
-        "median": list(map(float, median)),
-        "lower": list(map(float, lower)),
-        "upper": list(map(float, upper)),
-        "n": [len(values) for values in values_by_plr.values()],
-    }
-
-
-def regime_numbers(study):
-    """Figure 1: test accuracy over the last tenth of pre-training; spread over epochs (and runs)."""
-    values = study.by_plr("pretrain", late_values("test_accuracy"))
-    pooled = {plr: [value for run in runs for value in run if value is not None] for plr, runs in values.items()}
-    regimes = measure_regimes(study) | {"b2AB": None}  # which pre-training alone does not show
-    return {"regimes": regimes, "pretrain": spread(pooled), "n": "logged epochs times runs"}
-
-
-def flrs_near(study, wanted):
-    """The FLRs of a study that are among those wanted, however they were rounded."""
-    return [flr for flr in study.flrs() if np.isclose(flr, wanted, rtol=0.02).any()]
-
-
-FIGURE_15_FLRS = (10**-4.5, 10**-3.75, 1e-3, 10**-2.5, 10**-2.125)  # those that the paper shows of its eleven
-
-
-def tick_accuracy_numbers(study):
-    """Figure 15: accuracy_numbers(); where more FLRs are there than the paper shows, `drawn_flrs` are the paper's."""
-    drawn = flrs_near(study, FIGURE_15_FLRS)
-    enough = len(drawn) == len(FIGURE_15_FLRS)
-    return accuracy_numbers(study) | ({"drawn_flrs": drawn} if enough else {})
-
-
-def accuracy_numbers(study):
-    """Figures 2 and 15: final test accuracy after pre-training, fine-tuning and SWA; spread over runs."""
-    accuracy = final("test_accuracy")
-    return {
-        "regimes": measure_regimes(study),
-        "pretrain": spread(study.by_plr("pretrain", accuracy)),
-        "finetune": [{"flr": flr} | spread(study.by_plr("finetune", accuracy, flr)) for flr in study.flrs()],
-        "swa": [{"window": k} | spread(study.by_plr("swa", of_average(k))) for k in study.windows()],
-    }
-
-
-def tick_numbers(study):
-    """Figure 4: feature 0 of the training set of data seed 1."""
-    sets = ticks.tick_sets(1)
-    x1 = torch.linspace(-ticks.HALF_WIDTH, ticks.HALF_WIDTH, 5)
-    return {
-        "points": sets.train_inputs[:, :2],
-        "labels": sets.train_labels,
-        "boundary_x1": x1,
-        "boundary_x2": torch.stack(ticks.boundary_curves(x1)),
-    }
-
-
-def geometry_numbers(study):
-    """Figures 3 and 16: angles, mean and std over runs, and barriers, median and quartiles over runs, of three pairs."""
-    low, high = study.extreme_flrs()
-    measured = {
-        quantity: {
-            pair: study.by_plr("pretrain", geometry_of(low, high, quantity, pair)) for pair in GEOMETRY_PAIRS
-        }
-        for quantity in ("angle", "train_barrier", "test_barrier")
-    }
-    if not measured["angle"]["LH"]:
-        raise BadInput(f"{study.folder}: geometry is not measured; run analyze.py geometry {study.folder}")
-    return {
-        "regimes": measure_regimes(study),
-        "low_flr": low,
-        "high_flr": high,
-        "window": GEOMETRY_WINDOW,
-        "floor": CONVENTIONS[study.settings["model"]].floor,
-        "angle": {pair: spread(values, scale=1) for pair, values in measured["angle"].items()},
-        **{
-            name: {pair: quartiles(values) for pair, values in measured[name].items()}
-            for name in ("train_barrier", "test_barrier")
-        },
-    }
-
-
-def band_numbers(study, normalisations=bands.NORMALISATIONS, high_flr=False):
-    """Figure 7: test accuracy on frequency bands after pre-training, SWA and fine-tuning, in a row per normalisation.
-
-    Fine-tuning is that at the lowest FLR, and with high_flr at the highest as well (figure 18).
-    """
-    columns = [("pretrain", None)]
-    columns += [("swa", None)] if GEOMETRY_WINDOW in study.windows() else []
-    flrs = study.flrs()
-    columns += [("finetune", flr) for flr in sorted({*flrs[:1], *(flrs[-1:] if high_flr else [])})]
-    rows = [
-        {
-            "normalisation": normalisation,
-            "panels": [band_panel(study, normalisation, *column) for column in columns],
-        }
-        for normalisation in normalisations
-        if any(measurement(run, bands_name(normalisation)) for run in study.runs)
-    ]
-    if not rows:
-        raise BadInput(
-            f"{study.folder}: accuracies on bands are not measured; run analyze.py bands {study.folder}"
-        )
-    return {"regimes": measure_regimes(study), "rows": rows}
-
-
-def band_panel(study, normalisation, stage, flr):
-    """Accuracies on every band after one stage; spread over runs."""
-    name = bands_name(normalisation)
-    names = dict.fromkeys(
-        band for run in study.runs for band in (measurement(run, name) or {"accuracy": ()})["accuracy"]
-    )
-    later_lrs = [] if flr is None else [flr]
-    curves = [
-        {"band": band} | spread(study.by_plr(stage, of_measurement(name, "accuracy", band), *later_lrs))
-        for band in names
-    ]
-    return {"stage": stage, "flr": flr, "window": GEOMETRY_WINDOW if stage == "swa" else None, "bands": curves}
-
-
-def all_band_numbers(study):
-    """A row of figure 18: the same, by the default normalisation, with fine-tuning at the lowest and the highest FLR."""
-    return band_numbers(study, [bands.DEFAULT_NORMALISATION], high_flr=True)
-
-
-def band_image_numbers(study):
-    """Figures 6 and 9: an image and its frequency bands."""
-    for run in study.of_stage("pretrain"):
-        if measurement(run, "band-images"):
-            return measurement(run, "band-images")
-    raise BadInput(f"{study.folder}: no band images are there; run analyze.py bands {study.folder}")
-
-
-def boundary_numbers(study):
-    """Figure 11: epochs until the train loss is below a level, and the test accuracy there, of every run.
-
-    `epoch` is null of runs that did not get there in `epochs`.
-    """
-    runs = study.of_stage("converge")
-    if not runs:
-        raise BadInput(
-            f"{study.folder}: holds no runs that train until they converge; scripts/boundary.sh makes some"
-        )
-    points = []
-    for run in runs:
-        [member], accuracy = run.members, at_convergence("test_accuracy")(run, 0)
-        point = {"lr": member["lrs"][0], "seed": member["seed"], "epochs": run.last_step}
-        point["epoch"] = at_convergence("step")(run, 0)
-        points.append(point | {"test_accuracy": None if accuracy is None else 100 * accuracy})
-    points.sort(key=lambda point: (point["lr"], point["seed"]))
-    of_stages = {name: found for name, found in accuracy_numbers(study).items() if name != "swa"}
-    return {"level": convergence_level(runs[0]), "points": points} | of_stages
-
-
-def two_stage_numbers(study):
-    """Figure 12: test accuracy by the learning rates of the stages, and of training at the FLR alone; spread over runs."""
-    accuracy, groups = final("test_accuracy"), {}
-    for plr_2b, plr_2a, flr in study.two_stage_lrs():
-        scratch, steps = study.from_scratch(accuracy, flr)
-        group = groups.setdefault(flr, {"flr": flr, "bars": [], "scratch": one_spread(scratch) | {"steps": steps}})
-        for lrs in ((plr_2b, flr), (plr_2b, plr_2a, flr), (plr_2a, flr)):
-            if lrs not in [tuple(bar["lrs"]) for bar in group["bars"]]:
-                group["bars"].append({"lrs": lrs} | one_spread(study.at(accuracy, lrs)))
-    if not groups:
-        raise BadInput(
-            f"{study.folder}: holds no pre-training in two stages; finetune.py of finetune.py's runs makes it"
-        )
-    return {"groups": list(groups.values())}
-
-
-def one_spread(values, scale=100):
-    """Mean, standard deviation and number of values; null where there are none."""
-    found = spread({0: values}, scale) if values else {"mean": [None], "std": [None], "n": [0]}
-    return {name: found[name][0] for name in ("mean", "std", "n")}
-
-
-NORM_EDGES = np.linspace(-6, 0, 51)
-
-
-def norm_numbers(study):
-    """Figure 13: numbers of filters by the logarithm of their relative norm, before and after fine-tuning from regime 3.
-
-    Panels compare the initial point with the end of pre-training at the largest PLR, and training from scratch at the
-    lowest and the highest FLR with fine-tuning from there. The first and the last bin hold what lies beyond them.
-    """
-    plr, flrs = max(study.by_plr("pretrain", final("test_accuracy"))), study.extreme_flrs()
-
-    def histogram(label, solution, *lrs):
-        norms = study.at(of_measurement("norms", solution), lrs)
-        if not norms:
-            raise BadInput(
-                f"{study.folder}: no filter norms of {label}; analyze.py norms {study.folder} measures them"
-            )
-        norms = np.concatenate(norms)
-        with np.errstate(divide="ignore"):
-            logs = np.log10(norms).clip(NORM_EDGES[0], NORM_EDGES[-1])
-        counts = np.histogram(logs, NORM_EDGES)[0].tolist()
-        return {"label": label, "lrs": lrs, "counts": counts, "decades": decades(norms)}
-
-    after = f"PLR {lr_name(plr)}"
-    panels = [[histogram("initial point", "initial", plr), histogram(f"after {after}", "checkpoint", plr)]]
-    for flr in flrs:
-        tuned = histogram(f"FLR {lr_name(flr)} after {after}", "checkpoint", plr, flr)
-        panels.append([histogram(f"from scratch at {lr_name(flr)}", "checkpoint", flr), tuned])
-    return {"regimes": measure_regimes(study), "edges": NORM_EDGES.tolist(), "panels": panels}
-
-
-def sharpness_numbers(study):
-    """Figure 26: sharpness and test error, in percent, of solutions at the same train loss, for every level measured."""
-    levels = sorted({level for run in study.runs for level in run.settings["keep_loss"]}, reverse=True)
-    rows = []
-    for level in levels:
-        points = sharpness_points(study, level)
-        for point in points:
-            point["test_error"] = 100 * (1 - point.pop("test_accuracy"))
-        rows += [{"level": level, "points": points}] if points else []
-    if not rows:
-        raise BadInput(
-            f"{study.folder}: sharpness is not measured on both sides of a boundary of regimes 1 and 2; run analyze.py "
-            f"sharpness {study.folder} --level ..."
-        )
-    return {"regimes": measure_regimes(study), "rows": rows}
-
-
-FIGURE_5_FLRS = (10**-4.5, 1e-4)  # the notebook of the paper names the first, its caption the second
-
-
-def feature_numbers(study):
-    """Figure 5: sorted single-feature accuracies after pre-training and after fine-tuning at small FLRs."""
-    flrs = flrs_near(study, FIGURE_5_FLRS)
-    panels = [feature_panel(study, "pretrain"), *(feature_panel(study, "finetune", flr=flr) for flr in flrs)]
-    return {"regimes": measure_regimes(study), "panels": panels}
-
-
-def all_feature_numbers(study):
-    """Figure 17: the same after pre-training, after fine-tuning at the lowest and the highest FLR, and after SWA."""
-    flrs = study.flrs()
-    panels = [feature_panel(study, "pretrain")]
-    panels += [feature_panel(study, "finetune", flr=flr) for flr in sorted({*flrs[:1], *flrs[-1:]})]
-    if GEOMETRY_WINDOW in study.windows():
-        panels.append(feature_panel(study, "swa", window=GEOMETRY_WINDOW))
-    return {"regimes": measure_regimes(study), "panels": panels}
-
-
-def feature_panel(study, stage, flr=None, window=None):
-    """Sorted single-feature accuracies, and that of all features, after one stage; spread over runs."""
-    solution, accuracy = "checkpoint", final("test_accuracy")
-    if stage == "swa":
-        solution, accuracy = f"swa-{window}", of_average(window)
-    later_lrs = [] if flr is None else [flr]
-    chosen = study.by_plr(stage, features_of(solution), *later_lrs)
-    if not chosen:
-        raise BadInput(f"{study.folder}: features are not measured; run analyze.py features {study.folder}")
-    return {
-        "stage": stage,
-        "flr": flr,
-        "window": window,
-        "top": [
-            spread({plr: [accuracies[rank] for accuracies in of_plr] for plr, of_plr in chosen.items()})
-            for rank in range(ticks.FEATURES)
-        ],
-        "all_features": spread(study.by_plr(stage, accuracy, *later_lrs)),
-    }
-
-
 # ------------------------------------------------------------------------------------------------------ the figures
 
-# number: (data it is about, numbers behind it, how it is drawn)
+
+class Figure(NamedTuple):
+    """A figure of the paper."""
+
+    task: str  # of the experiments that it is about: `images` or `ticks`
+    series: object  # function of a study that gathers the numbers behind it
+    draw: object  # function of such numbers
+    several: bool = False  # whether it compares experiments, in a row each
+
+
 FIGURES = {
-    1: ("images", regime_numbers, draw_regime_curve),
-    2: ("images", accuracy_numbers, draw_accuracy_panels),
-    3: ("images", geometry_numbers, draw_geometry_panels),
-    4: (ticks.NAME, tick_numbers, draw_ticks),
-    5: (ticks.NAME, feature_numbers, draw_feature_panels),
-    6: ("images", band_image_numbers, draw_band_images),
-    7: ("images", band_numbers, draw_band_panels),
-    9: ("images", band_image_numbers, functools.partial(draw_band_images, spectra=True)),
-    11: ("images", boundary_numbers, draw_boundary),
-    12: ("images", two_stage_numbers, draw_two_stage_bars),
-    13: ("images", norm_numbers, draw_norm_histograms),
-    15: (ticks.NAME, tick_accuracy_numbers, draw_accuracy_panels),
-    16: (ticks.NAME, geometry_numbers, draw_geometry_panels),
-    17: (ticks.NAME, all_feature_numbers, functools.partial(draw_feature_panels, shaded=True)),
-    26: ("images", sharpness_numbers, draw_sharpness),
-}
-# The same of several experiments, in a row each.
-COMPARISONS = {
-    10: ("images", accuracy_numbers, functools.partial(draw_rows, draw_accuracy_panels, 3.7)),
-    14: ("images", geometry_numbers, functools.partial(draw_rows, draw_geometry_panels, 3.4)),
-    18: ("images", all_band_numbers, functools.partial(draw_rows, draw_band_panels, 3.4)),
+    1: Figure("images", series.regime_numbers, drawing.draw_regime_curve),
+    2: Figure("images", series.accuracy_numbers, drawing.draw_accuracy_panels),
+    3: Figure("images", series.geometry_numbers, drawing.draw_geometry_panels),
+    4: Figure("ticks", series.tick_numbers, drawing.draw_ticks),
+    5: Figure("ticks", series.feature_numbers, drawing.draw_feature_panels),
+    6: Figure("images", series.band_image_numbers, drawing.draw_band_images),
+    7: Figure("images", series.band_numbers, drawing.draw_band_panels),
+    9: Figure("images", series.band_image_numbers, functools.partial(drawing.draw_band_images, spectra=True)),
+    10: Figure("images", series.accuracy_numbers, drawing.draw_accuracy_rows, several=True),
+    11: Figure("images", series.boundary_numbers, drawing.draw_boundary),
+    12: Figure("images", series.two_stage_numbers, drawing.draw_two_stage_bars),
+    13: Figure("images", series.norm_numbers, drawing.draw_norm_histograms),
+    14: Figure("images", series.geometry_numbers, drawing.draw_geometry_rows, several=True),
+    15: Figure("ticks", series.tick_accuracy_numbers, drawing.draw_accuracy_panels),
+    16: Figure("ticks", series.geometry_numbers, drawing.draw_geometry_panels),
+    17: Figure("ticks", series.all_feature_numbers, functools.partial(drawing.draw_feature_panels, shaded=True)),
+    18: Figure("images", series.all_band_numbers, drawing.draw_band_rows, several=True),
+    26: Figure("images", series.sharpness_numbers, drawing.draw_sharpness),
 }
 
 
 def figure_numbers(number, studies):
-    """The numbers of a figure, of one study or, of COMPARISONS, of several. Raises BadInput where they are not there."""
-    _, gather, _ = (FIGURES | COMPARISONS)[number]
-    rows = [{"experiment": study.settings} | gather(study) for study in studies]
-    return {"figure": number, "accuracies": "percent"} | ({"rows": rows} if number in COMPARISONS else rows[0])
+    """The numbers of a figure, of one study or of several, compared. Raises BadInput where they are not there."""
+    figure = FIGURES[number]
+    rows = [
+        {"experiment": study.settings, "lr_label": study.network["lr_label"]} | figure.series(study)
+        for study in studies
+    ]
+    return {"figure": number, "accuracies": "percent"} | ({"rows": rows} if figure.several else rows[0])
 
 
 def draw_figure(path):
     """Draw figureNN.pdf and .png beside figureNN.json. Raises BadInput."""
     numbers = read_json(path)
-    known = FIGURES | COMPARISONS
     number = numbers.get("figure") if isinstance(numbers, dict) else None
-    if not isinstance(number, int) or number not in known:
+    if not isinstance(number, int) or number not in FIGURES:
         raise BadInput(f"{path}: holds no figure's numbers; give a figureNN.json that analyze.py figures wrote")
-    _, _, draw = known[number]
-    with plt.rc_context(STYLE):
+    with plt.rc_context(drawing.STYLE):
         try:
-            figure = draw(numbers)
-        except KeyError as missing:
-            raise BadInput(f"{path}: lacks {missing}; write it again with analyze.py figures") from None
+            figure = FIGURES[number].draw(numbers)
+        except KeyError as key:
+            raise BadInput(f"{path}: lacks {key}; write it again with analyze.py figures") from None
         for suffix, options in ((".pdf", {"metadata": {"CreationDate": None}}), (".png", {"dpi": 200})):
             figure.savefig(path.with_suffix(suffix), **options)
         plt.close(figure)
@@ -681,7 +288,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
 
     features = commands.add_parser("features", help="measure the single-feature accuracies of runs on ticks")
-    features.add_argument("folder", help="folder of run folders; runs that are measured already are passed over")
+    features.add_argument("folder", help="folder of run folders; runs that are measured already are skipped")
 
     geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions")
     add_measuring_arguments(geometry)
@@ -693,9 +300,9 @@ def main():
         nargs="+",
         choices=bands.NORMALISATIONS,
         default=[bands.DEFAULT_NORMALISATION],
-        help="of band images: keep (the published rule: only those with the zero frequency are normalised), std (others "
-        "are divided by the usual standard deviation), band (standardised, each by its own moments), reestimate (as keep, "
-        "with batch-norm statistics of training images treated alike)",
+        help="of band images: keep (the published rule: only those with the zero frequency are normalised), std "
+        "(others are divided by the usual standard deviation), band (standardised, each by its own moments), "
+        "reestimate (as keep, with batch-norm statistics of training images treated alike)",
     )
 
     norms = commands.add_parser("norms", help="measure the filter norms of runs on images")
@@ -744,7 +351,7 @@ def main():
         "--only",
         type=int,
         nargs="+",
-        choices=sorted(FIGURES | COMPARISONS),
+        choices=sorted(FIGURES),
         help="figures; without: all that fit (10, 14 and 18 for several folders)",
     )
 
@@ -766,13 +373,11 @@ def main():
     command(args)
 
 
-MEASURED_FOLDER = "folder of the run folders of one experiment; what is measured is passed over"
+MEASURED_FOLDER = "folder of the run folders of one experiment; what is measured is skipped"
 
 
 def add_measuring_arguments(parser):
-    parser.add_argument(
-        "folder", help="folder of the run folders of one experiment; what is measured is passed over"
-    )
+    parser.add_argument("folder", help=MEASURED_FOLDER)
     parser.add_argument("--data-file", help="image set, where it is no longer where the runs had it")
     add_device_argument(parser)
 
@@ -785,57 +390,74 @@ def at_least_two(text):
 
 
 def features_command(args):
-    runs = [run for run in find_runs(args.folder) if run.complete and run.settings["data"] == ticks.NAME]
+    runs = [run for run in find_runs(args.folder) if run.complete and run.network["task"] == "ticks"]
     if not runs:
         raise BadInput(f"{args.folder}: holds no complete runs on ticks")
     sets = [ticks.single_feature_set(feature) for feature in range(ticks.FEATURES)]
     inputs, labels = (torch.cat(parts) for parts in zip(*sets))
-    with Progress("features", len(runs), "run", 0) as progress:
-        for done, run in enumerate(runs, start=1):
-            if run.measurement("features") is None:
-                measure_features(run, inputs, labels)
-            progress.update(done, run.path.name)
+
+    def measure(run, advance):
+        measure_features(run, inputs, labels)
+        advance()
+
+    measure_each("features", missing("features", runs, "features"), measure)
 
 
 def geometry_command(args):
     study, device = Study(args.folder), device_of(args.device)
     report_incomplete(study)
-    low, high = study.extreme_flrs()
+    try:
+        low, high = study.extreme_flrs()
+    except BadInput as too_few:
+        print(f"geometry: nothing to measure: {too_few}")
+        return
     runs = []
     for run in study.of_stage("pretrain"):
         try:
             solutions_around(study, run, low, high)
             runs.append(run)
         except BadInput as error:
-            print(f"left out: {error}")
-    probe = ImageProbe(runs[0], device, args.data_file) if runs and study.settings["data"] != ticks.NAME else None
+            print(f"skipped: {error}")
+    if not runs:
+        print("geometry: nothing to measure: no pre-training has all its solutions here")
+        return
+    runs = missing("geometry", runs, geometry_name(low, high))
+    if not runs:
+        return
+    protocol, in_angles, errors_of = BarrierProtocol(**study.network["barrier"]), slice(None), tick_errors
+    if study.network["task"] == "images":
+        evaluator = evaluator_of(runs[0], device)
+        in_angles = models.angle_weights(study.settings["model"], evaluator.network)
+        errors_of = image_errors(evaluator, image_set_of(runs[0], device, args.data_file), protocol)
 
     def measure(run, advance):
-        if probe:
-            probe.load(run.weights())
-        errors = probe.errors if probe else tick_errors(run)
+        errors = errors_of(run)
 
         def counted_errors(weights):
             advance()
             return errors(weights)
 
-        measure_geometry(study, run, low, high, counted_errors)
+        measure_geometry(study, run, low, high, protocol, in_angles, counted_errors)
 
-    points = measurements_of_line(GEOMETRY_PAIRS, CONVENTIONS[study.settings["model"]])
-    measure_each("geometry", runs, geometry_name(low, high), measure, points)
+    measure_each("geometry", runs, measure, measurements_of_line(GEOMETRY_PAIRS, protocol))
 
 
-def measure_each(title, runs, name, measure, points=1):
-    """Call measure(run, advance) for the runs without the measurement `name`; it calls advance() for each of its points.
-
-    What a run lacks for it is printed. Runs whose folder another process holds are left out, too; raises Refused then.
-    """
-    missing, refused, done = [run for run in runs if run.measurement(name) is None], [], 0
-    if not missing:
+def missing(title, runs, name):
+    """The runs that have no measurement `name`; where all have it, that is printed."""
+    found = [run for run in runs if run.measurement(name) is None]
+    if not found:
         print(f"{title}: all {len(runs)} runs are measured")
-        return
-    with Progress(title, points * len(missing), "point" if points > 1 else "run", 0) as progress:
-        for number, run in enumerate(missing):
+    return found
+
+
+def measure_each(title, runs, measure, points=1):
+    """Call measure(run, advance) for every run; it calls advance() for each of its points.
+
+    What a run lacks for it is printed. Runs whose folder another process holds are skipped, too; raises Refused then.
+    """
+    refused, done = [], 0
+    with Progress(title, points * len(runs), "point" if points > 1 else "run", 0) as progress:
+        for number, run in enumerate(runs):
 
             def advance():
                 nonlocal done
@@ -846,10 +468,10 @@ def measure_each(title, runs, name, measure, points=1):
             try:
                 measure(run, advance)
             except BadInput as error:
-                print(f"left out: {error}")
+                print(f"skipped: {error}")
             except Refused as error:
                 refused.append(error)
-                print(f"left out: {error}")
+                print(f"skipped: {error}")
     if refused:
         raise Refused(f"{title}: {len(refused)} folders were held by other processes; give the command again")
 
@@ -857,8 +479,8 @@ def measure_each(title, runs, name, measure, points=1):
 def image_study(folder):
     """The Study of a folder. Raises BadInput where it is not about images."""
     study = Study(folder)
-    if study.settings["data"] == ticks.NAME:
-        raise BadInput(f"{folder}: holds runs on ticks; this is measured on images")
+    if study.network["task"] != "images":
+        raise BadInput(f"{folder}: holds runs on {study.network['task']}; this is measured on images")
     report_incomplete(study)
     return study
 
@@ -876,18 +498,24 @@ def fine_tuned(study, flrs):
 
 def bands_command(args):
     study = image_study(args.folder)
-    probe = ImageProbe(study.runs[0], device_of(args.device), args.data_file)
-    first = study.of_stage("pretrain")[0]
-    if first.measurement("band-images") is None:
-        measure_band_images(first, probe.images)
-    for normalisation in args.normalisation:
-        sets = BandSets(probe.images, normalisation)
+    shown, first = solutions_shown(study), study.of_stage("pretrain")[0]
+    unmeasured = {name: missing(f"bands, {name}", shown, bands_name(name)) for name in args.normalisation}
+    images_missing = first.measurement("band-images") is None
+    if not images_missing and not any(unmeasured.values()):
+        return
+    device = device_of(args.device)
+    evaluator, image_set = evaluator_of(first, device), image_set_of(first, device, args.data_file)
+    if images_missing:
+        measure_band_images(first, image_set)
+    for normalisation, runs in unmeasured.items():
+        if runs:
+            sets = bands.BandSets(image_set, normalisation)
 
-        def measure(run, advance):
-            measure_bands(probe, run, sets)
-            advance()
+            def measure(run, advance):
+                measure_bands(evaluator, run, sets)
+                advance()
 
-        measure_each(f"bands, {normalisation}", solutions_shown(study), bands_name(normalisation), measure)
+            measure_each(f"bands, {normalisation}", runs, measure)
 
 
 def norms_command(args):
@@ -895,28 +523,34 @@ def norms_command(args):
         measure_norms(run)
         advance()
 
-    measure_each("norms", solutions_shown(image_study(args.folder)), "norms", measure)
+    measure_each("norms", missing("norms", solutions_shown(image_study(args.folder)), "norms"), measure)
 
 
 def sharpness_command(args):
     study = image_study(args.folder)
-    compared = study.of_stage("pretrain") + fine_tuned(study, study.flrs())
-    kept = {level: [run for run in compared if run.has_weights(loss_name(level))] for level in args.level}
-    for level, runs in kept.items():
-        if not runs:
-            raise BadInput(
-                f"{args.folder}: no run kept weights at train loss {level:g}; --keep-loss of train.py and finetune.py does"
-            )
+    compared, unmeasured = study.of_stage("pretrain") + fine_tuned(study, study.flrs()), {}
+    for level in args.level:
+        title, runs = f"sharpness at {level:g}", [run for run in compared if run.has_weights(loss_name(level))]
         for run in runs:
             refuse_other_sharpness(run, level, args)
-    probe = ImageProbe(study.runs[0], device_of(args.device), args.data_file)
-    for level, runs in kept.items():
+        if runs:
+            unmeasured[level] = missing(title, runs, sharpness_name(level))
+        else:
+            print(
+                f"{title}: nothing to measure: no run kept weights at train loss {level:g}; --keep-loss of train.py "
+                f"and finetune.py does"
+            )
+    if not any(unmeasured.values()):
+        return
+    device = device_of(args.device)
+    evaluator, image_set = evaluator_of(compared[0], device), image_set_of(compared[0], device, args.data_file)
+    for level, runs in unmeasured.items():
 
         def measure(run, advance):
-            measure_sharpness(probe, run, level, args.images, args.probes)
+            measure_sharpness(evaluator, image_set, run, level, args.images, args.probes)
             advance()
 
-        measure_each(f"sharpness at {level:g}", runs, sharpness_name(level), measure)
+        measure_each(f"sharpness at {level:g}", runs, measure)
 
 
 def refuse_other_sharpness(run, level, args):
@@ -925,8 +559,8 @@ def refuse_other_sharpness(run, level, args):
     options = {"most": args.images, "probes": args.probes}
     if measured and any(measured[name] != value for name, value in options.items()):
         raise Refused(
-            f"{run.path}: its sharpness was measured with --images {measured['most']} --probes {measured['probes']}; use "
-            f"these, or remove {sharpness_name(level)}.json everywhere"
+            f"{run.path}: its sharpness was measured with --images {measured['most']} --probes {measured['probes']}; "
+            f"use these, or remove {sharpness_name(level)}.json everywhere"
         )
 
 
@@ -949,19 +583,9 @@ def figures_command(args):
     studies = [Study(folder) for folder in args.folder]
     for study in studies:
         report_incomplete(study)
-    kinds = {study.folder: "ticks" if study.settings["data"] == ticks.NAME else "images" for study in studies}
-    if len(studies) > 1 and set(kinds.values()) != {"images"}:
-        raise BadInput(
-            f"{args.folder[0]} and others: several experiments are compared only on images; give one folder"
-        )
-    drawable = FIGURES if len(studies) == 1 else COMPARISONS
-    kind = kinds[studies[0].folder]
-    wanted = args.only or [number for number, (data, _, _) in drawable.items() if data == kind]
-    for number in wanted:
-        if (FIGURES | COMPARISONS)[number][0] != kind:
-            raise BadInput(f"--only {number}: is not about {kind}, which {args.folder[0]} holds runs on")
-        if len(studies) > 1 and number in FIGURES:
-            raise BadInput(f"--only {number}: is about one experiment; give one folder")
+    wanted = args.only or fitting_figures(studies)
+    if args.only:
+        refuse_unfit_figures(args.only, studies)
     args.out.mkdir(parents=True, exist_ok=True)
     for study in studies:
         print_regimes(measure_regimes(study))
@@ -971,16 +595,39 @@ def figures_command(args):
         except BadInput as error:
             if args.only:
                 raise
-            print(f"figure {number} is left out: {error}")
+            print(f"figure {number} is skipped: {error}")
             continue
         path = args.out / f"figure{number:02d}.json"
         write_json(path, numbers)
         draw_figure(path)
 
 
+def fitting_figures(studies):
+    """The numbers of the figures about one experiment, or about several, on its task. Raises BadInput where none is."""
+    tasks, several = {study.network["task"] for study in studies}, len(studies) > 1
+    fitting = [
+        number for number, figure in FIGURES.items() if {figure.task} == tasks and figure.several == several
+    ]
+    if not fitting:
+        raise BadInput(f"{studies[0].folder} and others: no figure compares such experiments; give one folder")
+    return fitting
+
+
+def refuse_unfit_figures(numbers, studies):
+    """Raise BadInput for a figure about another task than a study's, or about one experiment of several."""
+    for number in numbers:
+        for study in studies:
+            if FIGURES[number].task != study.network["task"]:
+                raise BadInput(
+                    f"--only {number}: is not about {study.network['task']}, which {study.folder} holds runs on"
+                )
+        if len(studies) > 1 and not FIGURES[number].several:
+            raise BadInput(f"--only {number}: is about one experiment; give one folder")
+
+
 def report_incomplete(study):
     if study.incomplete:
-        print(f"{study.folder}: {study.incomplete} runs are not complete and are left out")
+        print(f"{study.folder}: {study.incomplete} runs are not complete and are skipped")
 
 
 def print_regimes(regimes):

@@ -4,7 +4,6 @@ This file owns the training loop, and the training of every network; finetune.py
 """
 
 import functools
-import math
 import time
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 import models
 from data import augment, images, ticks
+from data.analysis import regimes
 from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
 from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
 from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name
@@ -267,7 +267,7 @@ def train(run, task, checkpoint_seconds, averages=None):
             for stop in stops:
                 if None not in metrics["diverged_at"]:  # every member diverged
                     break
-                if until_loss is not None and all(loss < until_loss for loss in losses_at(metrics, -1)):
+                if until_loss is not None and regimes.all_below(metrics, until_loss):
                     break
                 train_metrics = task.advance(checkpoint["step"], stop)
                 later = record(stop, train_metrics, task, metrics, run, keep, averages)
@@ -303,25 +303,16 @@ def record(step, train_metrics, task, metrics, run, keep, averages):
     return checkpoint
 
 
-def losses_at(metrics, position):
-    """The train losses of the members at a logged step as numbers, NaN where not finite."""
-    return [math.nan if loss is None else float(loss) for loss in metrics["train_loss"][position]]
-
-
 def keep_crossed_losses(levels, earlier, checkpoint, metrics, run):
-    """Keep the weights of a run with one member at the first crossing of each level of train loss, as loss-LEVEL.pt.
+    """Keep the weights of a run with one member where its train loss has just crossed a level, as loss-LEVEL.pt.
 
-    A level is crossed at the first logged step with a loss below it, if the initial point's is not. What is kept is the
-    checkpoint of that step or of the logged one before, whichever has the closer loss on a log scale.
+    What is kept is the checkpoint of the last logged epoch or of the one before, whichever has the closer loss on a log
+    scale.
     """
-    [last], [now] = losses_at(metrics, -2), losses_at(metrics, -1)
+    [before], [now] = (regimes.losses_at(metrics, position) for position in (-2, -1))
     for level in levels:
-        crosses = last >= level > now
-        if crosses and not any(
-            losses_at(metrics, position)[0] < level for position in range(len(metrics["step"]) - 1)
-        ):
-            closer = earlier if last * now < level**2 else checkpoint
-            run.keep(loss_name(level), closer)
+        if regimes.first_crossing(metrics, 0, level) == len(metrics["step"]) - 1:
+            run.keep(loss_name(level), earlier if before * now < level**2 else checkpoint)
 
 
 def summary(metrics):

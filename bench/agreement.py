@@ -18,9 +18,9 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from data.analysis.study import Study, features_of, final  # noqa: E402
 from data.commandline import BadInput, Parser, run  # noqa: E402
 from data.files import read_json, write_json  # noqa: E402
-from data.study import Study, features_of, final  # noqa: E402
 
 QUANTITIES = ("train loss", "test accuracy", "best single feature")
 LEVEL = 0.05

@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import models  # noqa: E402
 from analyze import ImageProbe  # noqa: E402
 from bench.images import add_network_arguments, machine, random_image_set  # noqa: E402
+from data.analysis.study import GEOMETRY_PAIRS  # noqa: E402
 from data.commandline import Parser, positive_int, run  # noqa: E402
 from data.device import device_of  # noqa: E402
 from data.files import write_json  # noqa: E402
 from data.images import digest, save_image_set  # noqa: E402
-from data.study import GEOMETRY_PAIRS  # noqa: E402
 from models.geometry import CONVENTIONS, measurements_of_line  # noqa: E402
 
 

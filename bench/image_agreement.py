@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.agreement import signed_rank  # noqa: E402
 from bench.images import machine  # noqa: E402
+from data.analysis.regimes import measure_regimes  # noqa: E402
+from data.analysis.study import Study, final  # noqa: E402
 from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
-from data.study import Study, final, measure_regimes  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = {  # how the scripts are called, and arguments of train.py

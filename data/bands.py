@@ -6,7 +6,7 @@ The distance of a coefficient of the two-dimensional discrete Fourier transform 
 
 import torch
 
-from data.images import MEAN, STD
+from data.images import MEAN, STD, batches
 
 FULL, BACKGROUND = "full", "background"
 # How band images are normalised before a network sees them; `keep` is the rule of the paper's code: as all images where
@@ -78,3 +78,54 @@ def normalise_band(images, limits, normalisation, moments):
     elif normalisation == DIVIDE:
         images = images / std
     return images.contiguous(memory_format=torch.channels_last)
+
+
+class BandSets:
+    """The images of an experiment by frequency band, each as float32 [N, C, S, S], normalised in one of the ways."""
+
+    def __init__(self, image_set, normalisation):
+        self.image_set, self.normalisation = image_set, normalisation
+        self.limits = bands(image_set.train_images.shape[-1])
+        self.moments = {
+            name: channel_moments(image_set.train_images, limits) if normalisation == STANDARDISE else None
+            for name, limits in self.limits.items()
+        }
+
+    def batches(self, name, split, size):
+        """Batches (images, labels) of the band `name`, or of `full`, the images themselves; split: train or test."""
+        pixels, labels = (getattr(self.image_set, f"{split}_{what}") for what in ("images", "labels"))
+        if name == FULL:
+            yield from batches(pixels, labels, size)
+            return
+        limits, moments = self.limits[name], self.moments[name]
+        for some_pixels, some_labels in zip(pixels.split(size), labels.split(size)):
+            filtered = band_images(some_pixels, limits)
+            yield normalise_band(filtered, limits, self.normalisation, moments), some_labels
+
+
+def panels(image):
+    """An image, uint8 [3, S, S], and its frequency bands (paper, figures 6 and 9), as dictionaries.
+
+    Each has `name`, `limits` (None of the image itself), `pixels`, whole numbers from 0 to 255, uint8 [S, S, 3], which
+    of bands without the zero frequency are stretched to all of that range in every channel, and `spectrum`, the
+    logarithm of the magnitudes of the Fourier coefficients summed over channels, float64 [S, S], NaN outside the band,
+    the zero frequency in the middle.
+    """
+    size = image.shape[-1]
+    spectrum = torch.fft.fftshift(torch.fft.fft2(image.double() / 255).abs().sum(dim=0)).log()
+    distance = torch.fft.fftshift(distances(size))
+
+    def panel(name, limits, pixels, spectrum):
+        rounded = torch.round(spectrum, decimals=3)
+        return {"name": name, "limits": limits, "pixels": pixels.permute(1, 2, 0), "spectrum": rounded}
+
+    found = [panel("image", None, image, spectrum)]
+    for name, limits in bands(size).items():
+        [filtered] = band_images(image[None], limits)
+        if limits[0] > 0:
+            least, most = filtered.amin((1, 2), keepdim=True), filtered.amax((1, 2), keepdim=True)
+            filtered = (filtered - least) / (most - least)
+        inside = (distance >= limits[0]) & (distance <= limits[1])
+        pixels = (255 * filtered).round().clamp(0, 255).to(torch.uint8)
+        found.append(panel(name, limits, pixels, spectrum.where(inside, torch.nan)))
+    return found

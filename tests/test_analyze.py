@@ -13,11 +13,13 @@ import torch
 
 import analyze
 from data import ticks
-from data.commandline import lr_name
+from data.analysis import drawing, regimes, series
+from data.analysis.regimes import convergence_bracket, convergence_level, is_worse, measure_regimes
+from data.analysis.study import LENGTHS, Study, at_convergence, final
+from data.commandline import BadInput, lr_name
 from data.files import write_json
 from data.runs import Run, geometry_name
 from data.seeds import generator
-from data.study import at_convergence, convergence_bracket, convergence_level, final, is_worse
 from models import mlp
 
 PLRS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
@@ -89,7 +91,7 @@ def study(tmp_path):
 
 def test_boundaries_lie_between_the_neighbours_that_differ(study):
     # 1e-4 and 1e-3 converge; 1e-2 gives 65 and 65.5 %, above regime 1's 60 %; at 1e-1 the FLRs differ by 2 pp; 1 is at chance.
-    assert analyze.measure_regimes(analyze.Study(study)) == {
+    assert measure_regimes(Study(study)) == {
         "b12": {"last": 1e-3, "next": 1e-2},
         "b2AB": {"last": 1e-2, "next": 1e-1},
         "b23": {"last": 1e-1, "next": 1.0},
@@ -108,13 +110,13 @@ def test_boundaries_lie_between_the_neighbours_that_differ(study):
 )
 def test_boundaries_that_the_grid_does_not_bracket_are_absent(tmp_path, changes, absent):
     write_study(tmp_path / "runs", **changes)
-    regimes = analyze.measure_regimes(analyze.Study(tmp_path / "runs"))
-    assert {name for name, boundary in regimes.items() if boundary is None} == absent
+    found = measure_regimes(Study(tmp_path / "runs"))
+    assert {name for name, boundary in found.items() if boundary is None} == absent
 
 
 def test_a_slow_small_plr_does_not_move_b12(tmp_path):
     write_study(tmp_path / "runs", train=(0.95, 1, 0.8, 0.5, 0.1))
-    assert analyze.measure_regimes(analyze.Study(tmp_path / "runs"))["b12"] == {"last": 1e-3, "next": 1e-2}
+    assert measure_regimes(Study(tmp_path / "runs"))["b12"] == {"last": 1e-3, "next": 1e-2}
 
 
 def test_convergence_is_judged_over_the_last_tenth(tmp_path):
@@ -126,7 +128,7 @@ def test_convergence_is_judged_over_the_last_tenth(tmp_path):
         loss = [[10] + [1] * EPOCHS]
         series = {"train_accuracy": [[0.5] * (EPOCHS - 1) + late], "train_loss": loss, "test_accuracy": [0.4]}
         write_run(path, "pretrain", [member], IMAGES, **series)
-        b12 = analyze.measure_regimes(analyze.Study(runs))["b12"]
+        b12 = measure_regimes(Study(runs))["b12"]
         assert (b12["last"] == 5e-3) is expected
         (path / "config.json").unlink()
 
@@ -138,7 +140,7 @@ def test_half_of_the_runs_must_converge(tmp_path):
         folder = tmp_path / str(converged)
         series = {"train_accuracy": accuracy, "test_accuracy": [0.5] * 8, "train_loss": [[10] + [0] * EPOCHS] * 8}
         write_run(folder / "a", "pretrain", members, IMAGES, **series)
-        assert analyze.measure_regimes(analyze.Study(folder))["b12"] == expected
+        assert measure_regimes(Study(folder))["b12"] == expected
 
 
 def test_worse_means_more_than_1_pp_and_more_than_two_standard_errors():
@@ -160,18 +162,18 @@ def write_convergence(folder, lr, losses, seed=1, until_loss=0.05):
 
 
 def test_runs_that_stop_at_a_loss_are_no_pre_trainings(study):
-    before = analyze.Study(study)
+    before = Study(study)
     write_convergence(study, 1e-3, [10, 1, 0.04])  # a PLR of the grid, and its seed
     write_convergence(study, 5e-3, [10, 1, 0.5, 0.2, 0.04])  # another length
-    after = analyze.Study(study)
+    after = Study(study)
     for study_now in (before, after):
         assert list(study_now.by_plr("pretrain", final("test_accuracy"))) == PLRS
-    assert analyze.measure_regimes(after) == analyze.measure_regimes(before)
+    assert measure_regimes(after) == measure_regimes(before)
     assert after.by_plr("converge", final("test_accuracy")) == {1e-3: [0.32], 5e-3: [0.34]}
     assert [len(after.of_stage(stage)) for stage in ("pretrain", "converge", "finetune", "swa")] == [5, 2, 10, 5]
     write_convergence(study, 6e-3, [10, 0.04], until_loss=0.06)
-    with pytest.raises(analyze.BadInput, match="differ in until_loss .0.05 and 0.06."):
-        analyze.Study(study)
+    with pytest.raises(BadInput, match="differ in until_loss .0.05 and 0.06."):
+        Study(study)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_the_bracket_of_convergence(study, monkeypatch, capsys, converged, refin
     for lr, of_seeds in converged.items():
         for seed, reached in enumerate(of_seeds):
             write_convergence(study, lr, [10, 1, 0.049 if reached else 0.05], seed)
-    assert convergence_bracket(analyze.Study(study), refined=True) == refined
+    assert convergence_bracket(Study(study), refined=True) == refined
     command(monkeypatch, "boundary", study, "--refined")
     command(monkeypatch, "boundary", study)
     assert capsys.readouterr().out == f"{lr_name(refined[0])} {lr_name(refined[1])}\n1e-3 1e-2\n"
@@ -201,9 +203,9 @@ def test_the_bracket_of_convergence(study, monkeypatch, capsys, converged, refin
 
 def test_the_bracket_needs_a_learning_rate_above_it(study):
     write_convergence(study, 2.0, [10, 1, 0.04])
-    with pytest.raises(analyze.BadInput, match="no learning rate above 2, which converges, was tried"):
-        convergence_bracket(analyze.Study(study), refined=True)
-    assert convergence_bracket(analyze.Study(study), refined=False) == (1e-3, 1e-2)
+    with pytest.raises(BadInput, match="no learning rate above 2, which converges, was tried"):
+        convergence_bracket(Study(study), refined=True)
+    assert convergence_bracket(Study(study), refined=False) == (1e-3, 1e-2)
 
 
 @pytest.mark.parametrize(
@@ -245,16 +247,16 @@ def staged(tmp_path):
 
 def test_second_stages_of_pre_training_are_no_fine_tunings(staged):
     folder, _ = staged
-    assert analyze.Study(folder).flrs() == [1e-4]  # 1e-2 is a second stage; training on at 1e-4 is none
-    assert analyze.Study(folder).two_stage_lrs() == [(0.1, 1e-2, 1e-4)]
+    assert Study(folder).flrs() == [1e-4]  # 1e-2 is a second stage; training on at 1e-4 is none
+    assert Study(folder).two_stage_lrs() == [(0.1, 1e-2, 1e-4)]
     (folder / "0.1-0.01-0.0001/config.json").unlink()
-    assert analyze.Study(folder).flrs() == [1e-4, 1e-2]
-    assert analyze.Study(folder).two_stage_lrs() == []
+    assert Study(folder).flrs() == [1e-4, 1e-2]
+    assert Study(folder).two_stage_lrs() == []
 
 
 def test_values_at_the_learning_rates_of_all_stages(staged):
     folder, accuracies = staged
-    found = analyze.Study(folder)
+    found = Study(folder)
     assert {lrs: found.at(final("test_accuracy"), lrs) for lrs in accuracies} == accuracies
     assert found.at(final("test_accuracy"), [1e-4] * 4) == found.at(final("test_accuracy"), [5.0]) == []
 
@@ -263,10 +265,79 @@ def test_from_scratch_is_the_longest_training_at_one_rate(staged):
     folder, accuracies = staged
     for stages, steps in ((3, 60 + EPOCHS), (2, 30 + EPOCHS), (1, EPOCHS)):
         lrs = (1e-4,) * stages
-        assert analyze.Study(folder).from_scratch(final("test_accuracy"), 1e-4) == (accuracies[lrs], steps)
+        assert Study(folder).from_scratch(final("test_accuracy"), 1e-4) == (accuracies[lrs], steps)
         (folder / "-".join(map(str, lrs)) / "config.json").unlink()
-    assert analyze.Study(folder).from_scratch(final("test_accuracy"), 1e-4) == ([], 0)
-    assert analyze.Study(folder).from_scratch(final("test_accuracy"), 1e-2) == (accuracies[1e-2,], EPOCHS)
+    assert Study(folder).from_scratch(final("test_accuracy"), 1e-4) == ([], 0)
+    assert Study(folder).from_scratch(final("test_accuracy"), 1e-2) == (accuracies[1e-2,], EPOCHS)
+
+
+# Rules of regimes, on metrics from disk and in memory
+
+
+def in_memory(metrics):
+    """Metrics as training holds them, a tensor per logged step."""
+    return metrics | {
+        name: [torch.tensor([torch.nan if number is None else number for number in row]) for row in metrics[name]]
+        for name in ("train_loss", "train_accuracy", "test_accuracy")
+    }
+
+
+@pytest.fixture(params=[dict, in_memory], ids=["from disk", "in memory"])
+def metrics(request):
+    """Two members over 20 epochs: the first crosses 0.5 at epoch 3, goes back, and converges; the second diverges."""
+    losses = [4.0, 1.0, 0.5, 0.25] + [0.75] * 13 + [0.125] * 4
+    numbers = {
+        "step": list(range(21)),
+        "train_loss": [[loss, 0.25 if epoch < 5 else None] for epoch, loss in enumerate(losses)],
+        "train_accuracy": [[0.5 if epoch < 19 else 1.0, 0.5] for epoch in range(21)],
+        "test_accuracy": [[epoch / 32, None if epoch == 20 else 0.25] for epoch in range(21)],
+    }
+    return request.param(numbers)
+
+
+def test_losses_are_floats_and_nan_where_not_finite(metrics):
+    assert regimes.losses_at(metrics, 0) == [4.0, 0.25]
+    assert regimes.losses_at(metrics, -1) == [0.125, pytest.approx(np.nan, nan_ok=True)]
+    assert {type(loss) for loss in regimes.losses_at(metrics, -1)} == {float}
+
+
+def test_infinite_losses_are_not_finite():
+    [loss] = regimes.losses_at({"train_loss": [torch.tensor([torch.inf])]}, 0)
+    assert np.isnan(loss)
+
+
+def test_all_members_must_be_below_a_level(metrics):
+    assert not regimes.all_below(metrics, 0.5)  # one is not finite
+    metrics["train_loss"][-1] = [0.125, 0.25]
+    assert regimes.all_below(metrics, 0.2500001) and not regimes.all_below(metrics, 0.25)
+    assert regimes.is_below(metrics, 0, 0.25) and not regimes.is_below(metrics, 1, 0.25)
+
+
+def test_a_level_is_crossed_once_and_not_from_the_start(metrics):
+    levels = (5.0, 4.0, 0.5, 0.2, 0.125)
+    assert [regimes.first_below(metrics, 0, level) for level in levels] == [0, 1, 3, 17, None]
+    assert [regimes.first_crossing(metrics, 0, level) for level in levels] == [None, 1, 3, 17, None]
+    assert [regimes.first_crossing(metrics, 1, level) for level in (0.5, 0.25)] == [None, None]
+
+
+def test_convergence_is_the_late_mean_of_train_accuracy(metrics):
+    assert regimes.late_values(metrics, "train_accuracy", 0).tolist() == [1, 1]
+    assert regimes.has_converged(metrics, 0, 1.0) and not regimes.has_converged(metrics, 1, 0.999)
+    assert regimes.late_mean(metrics, "test_accuracy", 0) == 19.5 / 32
+    assert np.isnan(regimes.late_mean(metrics, "test_accuracy", 1))
+    assert regimes.late_part_of_initial_loss(metrics, 0) == 0.125 / 4
+    assert regimes.late_part_of_earlier_loss(metrics, 0) == 0.125 / 0.125
+    assert regimes.late_part_of_earlier_loss(metrics | {"step": [0] * 20 + [20]}, 0) is None
+
+
+def test_the_train_accuracy_of_convergence_is_that_of_the_network(study):
+    network = json.loads(json.dumps(Study(study).network)) | {"converged": 0.75}
+    for path in study.rglob("config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"network": network}))
+    assert measure_regimes(Study(study))["b12"] == {
+        "last": 1e-2,
+        "next": 1e-1,
+    }  # train accuracies 1, 1, 0.8, 0.5, 0.1
 
 
 # Figures
@@ -283,7 +354,7 @@ def test_figure_1_has_mean_and_population_std_of_the_last_tenth(tmp_path):
         test_accuracy=[accuracy],
         train_loss=[loss],
     )
-    pretrain = analyze.regime_numbers(analyze.Study(tmp_path))["pretrain"]
+    pretrain = series.regime_numbers(Study(tmp_path))["pretrain"]
     assert pretrain["plr"] == [1e-3] and pretrain["n"] == [2]
     assert pretrain["mean"] == pytest.approx([30]) and pretrain["std"] == pytest.approx([10])
 
@@ -301,11 +372,11 @@ def test_figures_1_and_2_are_drawn_and_figure_2_has_the_final_accuracies(study, 
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_two_stage_fine_tunings_and_incomplete_runs_are_left_out(study, tmp_path, monkeypatch, capsys):
+def test_two_stage_fine_tunings_and_incomplete_runs_are_skipped(study, tmp_path, monkeypatch, capsys):
     two_stages = {"lrs": [1e-2, 1e-3, 1e-5], "seed": 1}
     write_run(study / "two-stage", "finetune", [two_stages], IMAGES, test_accuracy=[0.99])
     write_run(study / "running", "pretrain", [{"lrs": [5.0], "seed": 1}], IMAGES, status="running")
-    numbers = analyze.accuracy_numbers(analyze.Study(study))
+    numbers = series.accuracy_numbers(Study(study))
     assert [curve["flr"] for curve in numbers["finetune"]] == [1e-5, 1e-4]
     assert numbers["pretrain"]["plr"] == PLRS
     command(monkeypatch, "figures", study, "--only", 1, "--out", tmp_path)
@@ -313,9 +384,9 @@ def test_two_stage_fine_tunings_and_incomplete_runs_are_left_out(study, tmp_path
 
 
 def draw_figure_2(folder):
-    numbers = analyze.accuracy_numbers(analyze.Study(folder))
-    with plt.rc_context(analyze.STYLE):
-        return analyze.draw_accuracy_panels(json.loads(json.dumps(numbers)))
+    numbers = series.accuracy_numbers(Study(folder))
+    with plt.rc_context(drawing.STYLE):
+        return drawing.draw_accuracy_panels(json.loads(json.dumps(numbers)))
 
 
 def test_boundaries_are_drawn_dashed_and_dotted_on_a_log_axis(study):
@@ -341,6 +412,17 @@ def test_legends_lie_outside_the_axes(study):
     figure.canvas.draw()
     for axes in figure.axes:
         assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_axes_call_the_learning_rate_what_the_network_calls_it(study, tmp_path, monkeypatch):
+    command(monkeypatch, "figures", study, "--only", 2, "--out", tmp_path / "out")
+    numbers = json.loads((tmp_path / "out/figure02.json").read_text())
+    assert numbers["lr_label"] == "learning rate (effective)"
+    for label, expected in (("learning rate", "learning rate"), (None, "learning rate (effective)")):
+        of_label = {name: value for name, value in numbers.items() if name != "lr_label"}
+        with plt.rc_context(drawing.STYLE):
+            figure = drawing.draw_accuracy_panels(of_label | ({"lr_label": label} if label else {}))
+        assert [axes.get_xlabel() for axes in figure.axes] == [f"Pre-training {expected}"] * 2
 
 
 def test_drawing_again_needs_only_the_json(study, tmp_path, monkeypatch):
@@ -416,7 +498,7 @@ def test_features_are_measured_once(tick_study, monkeypatch):
 
 def test_figure_5_sorts_each_run_before_it_averages(tick_study, monkeypatch):
     command(monkeypatch, "features", tick_study)
-    panels = analyze.feature_numbers(analyze.Study(tick_study))["panels"]
+    panels = series.feature_numbers(Study(tick_study))["panels"]
     assert [panel["flr"] for panel in panels] == [None, 1e-4]
     accuracies = np.array(Run(tick_study / "pt0.001").measurement("features")["single_feature_accuracy"][0])
     for rank in (0, 15):
@@ -429,7 +511,7 @@ def test_figure_5_sorts_each_run_before_it_averages(tick_study, monkeypatch):
 
 def test_figure_17_has_a_panel_for_every_stage(tick_study, monkeypatch):
     command(monkeypatch, "features", tick_study)
-    panels = analyze.all_feature_numbers(analyze.Study(tick_study))["panels"]
+    panels = series.all_feature_numbers(Study(tick_study))["panels"]
     assert [(panel["stage"], panel["flr"], panel["window"]) for panel in panels] == [
         ("pretrain", None, None),
         ("finetune", 1e-4, None),
@@ -458,6 +540,7 @@ def test_geometry_equals_a_slow_computation(tmp_path, monkeypatch):
     command(monkeypatch, "geometry", tmp_path)
     measured = Run(parent).measurement(geometry_name(1e-4, 1e-3))
     assert (measured["low_flr"], measured["high_flr"], measured["window"]) == (1e-4, 1e-3, 5)
+    assert measured["protocol"] == {"points": 11, "on_sphere": False, "batch_norm": False, "floor": 0.01}
 
     solutions = {"L": low, "H": high, "S": averaged}
     for pair in ("LH", "SH", "SL"):
@@ -483,10 +566,10 @@ def test_geometry_is_measured_once_and_where_all_solutions_are_there(tick_study,
     assert before == {path: path.stat().st_mtime_ns for path in tick_study.rglob("geometry*.json")}
 
 
-def test_geometry_of_images_is_left_out_where_solutions_are_missing(study, monkeypatch, capsys):
+def test_geometry_of_images_is_skipped_where_solutions_are_missing(study, monkeypatch, capsys):
     command(monkeypatch, "geometry", study)
-    left_out = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
-    assert [line.split()[2] for line in left_out] == [f"{study}/pretrain/{plr}/checkpoint.pt:" for plr in PLRS]
+    skipped = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
+    assert [line.split()[1] for line in skipped] == [f"{study}/pretrain/{plr}/checkpoint.pt:" for plr in PLRS]
     assert not list(study.rglob("geometry*"))
 
 
@@ -513,15 +596,15 @@ def test_figure_16_has_means_of_angles_and_quartiles_of_barriers(tick_study):
             for quantity, of_members in numbers.items()
         }
         write_json(tick_study / f"pt{plr}/{geometry_name(1e-4, 5e-4)}.json", measured)
-    numbers = analyze.geometry_numbers(analyze.Study(tick_study))
+    numbers = series.geometry_numbers(Study(tick_study))
     assert numbers["angle"]["SL"]["mean"] == pytest.approx([5, 5])
     assert numbers["angle"]["SL"]["std"] == pytest.approx([3 * np.std([0, 1, 4])] * 2)
     assert numbers["train_barrier"]["SH"]["median"] == [10, 10]
     barrier = numbers["test_barrier"]["LH"]
     assert [barrier[name] for name in ("median", "lower", "upper")] == [[1, 1], [0.5, 0.5], [2.5, 2.5]]
     assert barrier["n"] == [3, 3] and barrier["plr"] == [1e-3, 1e-2]
-    with plt.rc_context(analyze.STYLE):
-        panels = analyze.draw_geometry_panels(json.loads(json.dumps(numbers))).axes
+    with plt.rc_context(drawing.STYLE):
+        panels = drawing.draw_geometry_panels(json.loads(json.dumps(numbers))).axes
     drawn = [[line.get_ydata()[0] for line in axes.lines if line.get_label()[0] != "_"] for axes in panels]
     assert np.allclose(drawn, [[5 / 3, 10 / 3, 5], [5, 10, 15], [1, 2, 3]])
 
@@ -532,7 +615,7 @@ def test_figure_15_draws_the_flrs_of_the_paper_where_all_are_there(tmp_path):
     write_tick_run(folder / "pt", "pretrain", [1e-2])
     for number, flr in enumerate(flrs):
         write_tick_run(folder / f"ft{number}", "finetune", [1e-2, flr])
-    numbers = analyze.tick_accuracy_numbers(analyze.Study(folder))
+    numbers = series.tick_accuracy_numbers(Study(folder))
     assert len(numbers["finetune"]) == 11
     assert [f"{flr:.1e}" for flr in numbers["drawn_flrs"]] == [
         "3.2e-05",
@@ -541,11 +624,11 @@ def test_figure_15_draws_the_flrs_of_the_paper_where_all_are_there(tmp_path):
         "3.2e-03",
         "7.5e-03",
     ]
-    with plt.rc_context(analyze.STYLE):
-        labels = analyze.draw_accuracy_panels(numbers).axes[0].get_legend_handles_labels()[1]
+    with plt.rc_context(drawing.STYLE):
+        labels = drawing.draw_accuracy_panels(numbers).axes[0].get_legend_handles_labels()[1]
     assert len(labels) == 6
     (folder / "ft3/config.json").unlink()  # not all are there: what is there is drawn
-    assert "drawn_flrs" not in analyze.tick_accuracy_numbers(analyze.Study(folder))
+    assert "drawn_flrs" not in series.tick_accuracy_numbers(Study(folder))
 
 
 def test_every_figure_on_ticks_is_drawn(tick_study, tmp_path, monkeypatch):
@@ -560,31 +643,74 @@ def test_every_figure_on_ticks_is_drawn(tick_study, tmp_path, monkeypatch):
 
 
 def test_figure_4_shows_feature_0_of_all_training_samples(tick_study):
-    numbers = analyze.tick_numbers(analyze.Study(tick_study))
+    numbers = series.tick_numbers(Study(tick_study))
     assert numbers["points"].shape == (512, 2)
     assert ticks.inside_class(numbers["points"], numbers["labels"]).all()
     upper = dict(zip(numbers["boundary_x1"].tolist(), numbers["boundary_x2"][0].tolist()))
     assert upper[-2.0] == 2 and upper[0.0] == 0 and upper[2.0] == 2
 
 
+# Nothing to measure
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        (["geometry", "{few}"], "geometry: nothing to measure: {few}: holds fine-tuning at fewer than two FLRs; "),
+        (["geometry", "{images}"], "geometry: nothing to measure: no pre-training has all its solutions here"),
+        (["sharpness", "{images}", "--level", "0.1"], "sharpness at 0.1: nothing to measure: no run kept weights"),
+        (["norms", "{measured}"], "norms: all 1 runs are measured"),
+        (["bands", "{measured}"], "bands, reestimate: all 1 runs are measured"),
+    ],
+)
+def test_a_stage_with_nothing_to_measure_says_so(study, tmp_path, monkeypatch, capsys, arguments, line):
+    for name in ("few", "measured"):
+        write_run(tmp_path / name / "run", "pretrain", [{"lrs": [1], "seed": 1}], IMAGES, train_loss=[1.0])
+    for name in ("norms", "bands-reestimate", "band-images"):
+        write_json(tmp_path / f"measured/run/{name}.json", {})
+    places = {"images": study, "few": tmp_path / "few", "measured": tmp_path / "measured"}
+    command(monkeypatch, *(argument.format(**places) for argument in arguments))
+    assert capsys.readouterr().out.splitlines()[-1].startswith(line.format(**places))
+
+
 # Bad input
+
+
+@pytest.mark.parametrize("earlier", [0, None])
+def test_runs_that_differ_in_an_invented_setting_are_not_averaged(study, earlier):
+    settings = IMAGES | ({} if earlier is None else {"invented": earlier})
+    for path in study.rglob("config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
+    write_run(study / "other", "pretrain", [{"lrs": [5.0], "seed": 1}], IMAGES | {"invented": 1})
+    with pytest.raises(BadInput, match=rf"differ in invented \({earlier} and 1\)|in invented \(1 and {earlier}\)"):
+        Study(study)
+
+
+def test_stages_may_differ_in_length(study):
+    lengths = {"first_step": 20, "steps": 7, "spacing": 1, "anchor": "start"}
+    for number, path in enumerate(sorted(study.glob("finetune/*/config.json"))):
+        config = json.loads(path.read_text())
+        kept = {"log_every": number, "keep": [number], "keep_loss": [number], "windows": [number]}
+        path.write_text(json.dumps(config | {"settings": config["settings"] | lengths | kept}))
+    assert not {*Study(study).settings} & {*LENGTHS}
+    assert {*LENGTHS} == {*lengths, *kept, "until_loss"}
 
 
 def test_runs_of_other_lengths_are_not_averaged(study):
     write_run(study / "longer", "pretrain", [{"lrs": [5.0], "seed": 1}], IMAGES | {"steps": 300})
-    with pytest.raises(analyze.BadInput, match="longer and .* differ in steps"):
-        analyze.Study(study)
+    with pytest.raises(BadInput, match="longer and .* differ in steps"):
+        Study(study)
 
 
 def test_a_solution_counts_once(study):
     write_run(study / "again", "pretrain", [{"lrs": [1e-3], "seed": 1}], IMAGES)
-    with pytest.raises(analyze.BadInput, match="hold the same learning rate and seed"):
-        analyze.Study(study)
+    with pytest.raises(BadInput, match="hold the same learning rate and seed"):
+        Study(study)
 
 
-def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_path, monkeypatch, capsys):
+def test_figure_5_is_skipped_where_features_are_not_measured(tick_study, tmp_path, monkeypatch, capsys):
     command(monkeypatch, "figures", tick_study, "--out", tmp_path)
-    assert "figure 5 is left out" in capsys.readouterr().out
+    assert "figure 5 is skipped" in capsys.readouterr().out
     assert (tmp_path / "figure15.pdf").exists() and not (tmp_path / "figure05.json").exists()
 
 
@@ -593,7 +719,6 @@ def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_pa
     [
         (["figures", "{empty}", "--out", "o"], "holds no run folders"),
         (["features", "{images}"], "no complete runs on ticks"),
-        (["geometry", "{few}"], "holds fine-tuning at fewer than two FLRs"),
         (["boundary", "{few}"], "its pre-trainings do not bracket the boundary of regimes 1 and 2"),
         (["bands", "{ticks}"], "this is measured on images"),
         (["norms", "{ticks}"], "this is measured on images"),
@@ -601,6 +726,8 @@ def test_figure_5_is_left_out_where_features_are_not_measured(tick_study, tmp_pa
         (["claims", "{empty}"], "holds no run folders"),
         (["figures", "{ticks}", "--only", "16", "--out", "o"], "run analyze.py geometry"),
         (["figures", "{images}", "--only", "5", "--out", "o"], "is not about images"),
+        (["figures", "{ticks}", "{ticks}", "--out", "o"], "no figure compares such experiments; give one folder"),
+        (["figures", "{ticks}", "{images}", "--out", "o"], "no figure compares such experiments; give one folder"),
         (["figures", "{mixed}", "--out", "o"], "differ in width"),
         (["figures", "{augmented}", "--out", "o"], "differ in augment .none and crop-flip."),
         (["figures", "{ticks}", "--only", "5", "--out", "o"], "run analyze.py features"),
@@ -623,7 +750,7 @@ def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments,
     write_run(tmp_path / "few/run", "pretrain", [{"lrs": [1], "seed": 1}], IMAGES, train_loss=[1.0])
     places = {"augmented": augmented, "damaged": damaged, "empty": empty, "images": study, "mixed": mixed}
     places |= {"ticks": tick_study, "few": tmp_path / "few"}
-    with pytest.raises(analyze.BadInput, match=message):
+    with pytest.raises(BadInput, match=message):
         command(monkeypatch, *(argument.format(**places) for argument in arguments))
 
 
@@ -633,8 +760,7 @@ def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments,
 @pytest.mark.parametrize("number", [1, 2, 3, 6, 7, 9, 11, 12, 13, 26])
 def test_committed_figures_come_from_the_committed_metrics(tmp_path, number):
     results = Path(__file__).parent.parent / "results/cifar10-jpeg-narrow"
-    _, gather, _ = analyze.FIGURES[number]
-    write_json(tmp_path / "figure.json", gather(analyze.Study(results)))
+    write_json(tmp_path / "figure.json", analyze.FIGURES[number].series(Study(results)))
     committed = json.loads((results / f"figure{number:02d}.json").read_text())
     numbers = json.loads((tmp_path / "figure.json").read_text())
     assert numbers.items() <= committed.items()
@@ -643,7 +769,10 @@ def test_committed_figures_come_from_the_committed_metrics(tmp_path, number):
 def test_committed_verdicts_come_from_the_committed_metrics(tmp_path, monkeypatch):
     results = Path(__file__).parent.parent / "results/cifar10-jpeg-narrow"
     command(monkeypatch, "claims", results, "--json", tmp_path / "claims.json")
-    assert (tmp_path / "claims.json").read_text() == (results / "claims.json").read_text()
+    written, committed = (json.loads((path / "claims.json").read_text()) for path in (tmp_path, results))
+    # Settings that runs could not choose when these were written have their defaults.
+    assert committed["experiment"].items() <= written["experiment"].items()
+    assert written | {"experiment": committed["experiment"]} == committed
 
 
 def test_committed_verdicts_and_figures_on_ticks_are_of_one_study():

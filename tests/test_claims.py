@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from test_analyze import EPOCHS, IMAGES, TICKS, command, write_run, write_study
 
-from data.claims import CLAIMS, judge
+from data.analysis.claims import CLAIMS, judge
+from data.analysis.regimes import measure_regimes
+from data.analysis.study import Study
 from data.files import write_json
 from data.runs import geometry_name, sharpness_name
-from data.study import Study, measure_regimes
 
 PLRS = [float(f"{10 ** (-4 + index / 4):.3g}") for index in range(14)]
 REGIME_1, REGIME_2A, REGIME_2B, REGIME_3 = range(6), range(6, 8), range(8, 11), range(11, 14)
@@ -21,7 +22,7 @@ NOISE = 0.1 * np.array([-1, 1])  # pp, of two runs at every PLR
 
 IDEAL = {
     "pretrained": [62, 63, 64, 65, 66, 67, 58, 57, 55, 52, 50.5, 50, 50, 50],
-    "wander": [0.0] * 6 + [2.5] * 5 + [0.0] * 3,  # std of the last tenth
+    "late_std": [0.0] * 6 + [2.5] * 5 + [0.0] * 3,  # std of the last tenth
     "train_accuracy": [99, 99.5] + [100] * 4 + [95, 93, 90, 80, 70, 55, 55, 55],
     "late_loss": [0.01] * 6 + [1, 2, 3, 4, 4.5, 10, 10, 10],
     "earlier_loss": [0.01] * 6 + [1, 2, 3, 4, 4.5, 10, 10, 10],  # the tenth before; it starts at 10
@@ -95,7 +96,7 @@ def write_ideal(folder, **changes):
         TICKS,
         # Epochs 19 and 20 are the last tenth; two values have the unbiased standard deviation |difference| / sqrt(2).
         test_accuracy=[
-            [0.6] * (EPOCHS - 1) + [value + 2**0.5 * ideal["wander"][i] / 100, value]
+            [0.6] * (EPOCHS - 1) + [value + 2**0.5 * ideal["late_std"][i] / 100, value]
             for (i, _), value in zip(MEMBERS, final)
         ],
         train_accuracy=[ideal["train_accuracy"][i] / 100 for i, _ in MEMBERS],
@@ -158,11 +159,11 @@ BREAKS = [
     ("M1", changed("finetuned", (0, 75), key=2)),  # the smallest PLR with the high FLR is best
     ("M1", changed("averaged", (8, 74.05), key=10)),  # 2B averages as well, within the noise
     ("R1", changed("pretrained", (4, 62.5))),
-    ("R1", changed("wander", (5, 0.6))),
+    ("R1", changed("late_std", (5, 0.6))),
     ("R1", changed("train_accuracy", (3, 99.5))),
     ("M1", changed("averaged", (0, 74.5), key=10)),
     ("R2", changed("pretrained", (7, 59))),
-    ("R2", changed("wander", (8, 1.9))),
+    ("R2", changed("late_std", (8, 1.9))),
     ("R2", changed("earlier_loss", (9, 4.5))),
     ("R3", changed("pretrained", (12, 48.9))),
     ("R3", changed("late_loss", (13, 21))),
@@ -506,7 +507,7 @@ def test_2a_does_not_reach_into_regime_3(tmp_path):
     assert measure_regimes(Study(tmp_path))["b2AB"] == {"last": PLRS[7], "next": PLRS[8]}
 
 
-def test_members_that_diverged_are_left_out(tmp_path):
+def test_members_that_diverged_are_skipped(tmp_path):
     write_ideal(tmp_path)
     path = tmp_path / "pretrain/metrics.json"
     metrics = json.loads(path.read_text())

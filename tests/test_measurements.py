@@ -16,11 +16,12 @@ from test_networks import plain_logits
 from test_runs import call, load
 
 import analyze
-from data.commandline import Refused
+from data.analysis import drawing, series
+from data.analysis.study import Study
+from data.commandline import BadInput, Refused
 from data.files import write_json
 from data.images import load_image_set, save_image_set
 from data.runs import Run, bands_name, geometry_name, hold, sharpness_name
-from data.study import Study
 
 PLRS, FLRS, LEVEL = ("1e-3", "1e-1"), ("1e-4", "5e-3"), 3.0
 WIDTH, SIDE, CLASSES = 2, 8, 3
@@ -224,20 +225,20 @@ def test_every_normalisation_is_measured_once(study, monkeypatch):
 
 def test_figure_7_has_a_row_for_every_normalisation_measured(study, monkeypatch):
     command(monkeypatch, "bands", study, "--normalisation", "reestimate", "band")
-    numbers = analyze.band_numbers(Study(study))
+    numbers = series.band_numbers(Study(study))
     assert [row["normalisation"] for row in numbers["rows"]] == ["band", "reestimate"]
     columns = [(panel["stage"], panel["flr"]) for panel in numbers["rows"][0]["panels"]]
     assert columns == [("pretrain", None), ("swa", None), ("finetune", 1e-4)]
     mid = {curve["band"]: curve for curve in numbers["rows"][0]["panels"][2]["bands"]}["mid"]
     found = [Run(study / f"finetune/plr{plr}-flr1e-4").measurement("bands-band") for plr in PLRS]
     assert mid["mean"] == pytest.approx([100 * measured["accuracy"]["mid"][0] for measured in found])
-    [row] = analyze.all_band_numbers(Study(study))["rows"]
+    [row] = series.all_band_numbers(Study(study))["rows"]
     assert [panel["flr"] for panel in row["panels"]] == [None, None, 1e-4, 5e-3]
 
 
 def test_band_images_are_stretched_and_their_spectra_masked(study, image_file, monkeypatch):
     command(monkeypatch, "bands", study)
-    numbers, data = analyze.band_image_numbers(Study(study)), load_image_set(image_file)
+    numbers, data = series.band_image_numbers(Study(study)), load_image_set(image_file)
     assert numbers["class"] == data.classes[data.test_labels[0]]
     panels, image = {panel["name"]: panel for panel in numbers["panels"]}, data.test_images[0].permute(1, 2, 0)
     assert panels["image"]["pixels"] == image.tolist()
@@ -289,7 +290,7 @@ def test_figure_13_counts_filters_by_decade(tmp_path):
         write_json(path / "norms.json", norms)
     write_run(runs / "pretrain/1e-5", "pretrain", [{"lrs": [1e-5], "seed": 1}], IMAGES, train_loss=[10.0])
     write_json(runs / "pretrain/1e-5/norms.json", norms)
-    numbers = analyze.norm_numbers(Study(runs))
+    numbers = series.norm_numbers(Study(runs))
     (initial, after), (scratch, tuned), _ = numbers["panels"]
     edges = np.array(numbers["edges"])
     assert sum(initial["counts"]) == 4 and initial["counts"][0] == 1  # what is 0 lies in the first bin
@@ -378,9 +379,28 @@ def test_sharpness_with_other_options_is_refused(study, monkeypatch):
 
 
 def test_every_level_is_checked_before_one_is_measured(study, monkeypatch):
-    with pytest.raises(analyze.BadInput, match="no run kept weights at train loss 7"):
-        command(monkeypatch, "sharpness", study, "--level", LEVEL, 7)
-    assert not list(study.rglob("sharpness-*.json"))
+    command(monkeypatch, "sharpness", study, "--level", LEVEL, "--images", 64, "--probes", 2)
+    for path in study.rglob("loss-3e0.pt"):
+        shutil.copy(path, path.with_name("loss-7e0.pt"))
+    with pytest.raises(Refused, match="was measured with --images 64 --probes 2"):
+        command(monkeypatch, "sharpness", study, "--level", 7, LEVEL)
+    assert not list(study.rglob("sharpness-loss-7e0.json"))
+
+
+def test_a_level_that_no_run_kept_weights_at_is_skipped(study, monkeypatch, capsys):
+    command(monkeypatch, "sharpness", study, "--level", 7, LEVEL, "--images", 64, "--probes", 2)
+    line = "nothing to measure: no run kept weights at train loss 7; --keep-loss of train.py and finetune.py does"
+    assert f"sharpness at 7: {line}\n" in capsys.readouterr().out
+    assert {path.name for path in study.rglob("sharpness-*.json")} == {"sharpness-loss-3e0.json"}
+
+
+def test_nothing_is_loaded_where_all_is_measured(study, monkeypatch):
+    stages = (["norms"], ["bands"], ["geometry"], ["sharpness", "--level", LEVEL, "--images", 64, "--probes", 2])
+    for name, *options in stages:
+        command(monkeypatch, name, study, *options)
+    monkeypatch.delattr(analyze, "ImageProbe")
+    for name, *options in stages:
+        command(monkeypatch, name, study, *options)
 
 
 def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path):
@@ -390,7 +410,7 @@ def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path)
     for index, path in enumerate(sorted(runs.rglob("config.json"))):
         sharp = {"gradient_norm": [float(index)], "largest_eigenvalue": [None], "trace": [5.0]}
         write_json(path.parent / "sharpness-loss-1e-1.json", measured | sharp)
-    [row] = analyze.sharpness_numbers(Study(runs))["rows"]
+    [row] = series.sharpness_numbers(Study(runs))["rows"]
     found = [(point["plr"], point["flr"]) for point in row["points"]]
     assert found == [(1e-4, None), (1e-3, None), (1e-2, 1e-5), (1e-2, 1e-4), (1e-1, 1e-5), (1e-1, 1e-4)]
     assert {point["test_error"] for point in row["points"]} == {60.0} and row["level"] == 0.1
@@ -404,9 +424,9 @@ def test_figure_11_shows_where_every_run_converged(tmp_path):
     write_study(runs)
     settings = IMAGES | {"until_loss": 1e-4}
     for seed, losses in ((1, [9.0, 0.5, 0.009, 0.00005]), (2, [9.0, 0.5, 0.2, 0.1])):
-        series = {"train_loss": [losses], "test_accuracy": [[0.1, 0.2, 0.3, 0.4]]}
-        write_run(runs / f"converge/{seed}", "pretrain", [{"lrs": [2e-3], "seed": seed}], settings, 3, **series)
-    numbers = analyze.boundary_numbers(Study(runs))
+        measured = {"train_loss": [losses], "test_accuracy": [[0.1, 0.2, 0.3, 0.4]]}
+        write_run(runs / f"converge/{seed}", "pretrain", [{"lrs": [2e-3], "seed": seed}], settings, 3, **measured)
+    numbers = series.boundary_numbers(Study(runs))
     assert numbers["level"] == 0.01
     assert numbers["points"] == [
         {"lr": 2e-3, "seed": 1, "epochs": 3, "epoch": 2, "test_accuracy": pytest.approx(30)},
@@ -427,7 +447,7 @@ def test_figure_12_has_a_bar_for_every_way_to_pre_train(tmp_path):
     write_two_stages(runs)
     for path in runs.glob("finetune/*/config.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": IMAGES | {"first_step": 20}}))
-    [group] = analyze.two_stage_numbers(Study(runs))["groups"]
+    [group] = series.two_stage_numbers(Study(runs))["groups"]
     assert group["flr"] == 1e-4
     assert [(bar["lrs"], bar["mean"]) for bar in group["bars"]] == [
         ((0.1, 1e-4), pytest.approx(63)),
@@ -451,12 +471,12 @@ def test_an_flr_that_is_a_second_stage_from_one_plr_is_an_flr_from_the_others(tm
 # Folders that others hold
 
 
-def test_a_folder_that_another_process_holds_is_left_out(study, monkeypatch, capsys):
+def test_a_folder_that_another_process_holds_is_skipped(study, monkeypatch, capsys):
     held = hold(study / f"pretrain/plr{PLRS[0]}")
     with pytest.raises(Refused, match="1 folders were held by other processes"):
         command(monkeypatch, "norms", study)
     os.close(held)
-    assert "left out: " in capsys.readouterr().out
+    assert "skipped: " in capsys.readouterr().out
     assert len(list(study.rglob("norms.json"))) == 7
     command(monkeypatch, "norms", study)
     command(monkeypatch, "norms", study)
@@ -474,7 +494,7 @@ def test_every_figure_of_measured_runs_is_drawn(study, tmp_path, monkeypatch, ca
     drawn = {path.stem for path in (tmp_path / "out").glob("*.pdf")}
     assert drawn == {"figure01", "figure02", "figure03", "figure06", "figure07", "figure09"}
     output = capsys.readouterr().out
-    assert all(f"figure {number} is left out: " in output for number in (11, 12, 13, 26))
+    assert all(f"figure {number} is skipped: " in output for number in (11, 12, 13, 26))
     command(monkeypatch, "figures", study, study, "--out", tmp_path / "compared")
     assert {path.stem for path in (tmp_path / "compared").glob("*.png")} == {"figure10", "figure14", "figure18"}
     rows = json.loads((tmp_path / "compared/figure14.json").read_text())["rows"]
@@ -493,8 +513,8 @@ def test_drawn_points_are_the_numbers():
         "pretrain": curve,
         "finetune": [{"flr": 1e-4} | curve],
     }
-    with plt.rc_context(analyze.STYLE):
-        epochs, accuracy = analyze.draw_boundary(numbers).axes
+    with plt.rc_context(drawing.STYLE):
+        epochs, accuracy = drawing.draw_boundary(numbers).axes
     drawn = [list(zip(line.get_xdata(), line.get_ydata())) for line in epochs.lines if line.get_marker() in "o^"]
     assert drawn == [[(1e-3, 40)], [(2e-3, 100)]]
     assert [list(line.get_ydata()) for line in accuracy.lines if line.get_marker() == "o"] == [
@@ -516,13 +536,12 @@ def test_drawn_points_are_the_numbers():
         (["figures", "{toy}", "--only", "6", "--out", "o"], "no band images are there"),
         (["figures", "{toy}", "{toy}", "--only", "2", "--out", "o"], "is about one experiment; give one folder"),
         (["bands", "{toy}"], "image set is not there; say where it is by --data-file"),
-        (["sharpness", "{trained}", "--level", "7"], "no run kept weights at train loss 7"),
     ],
 )
-def test_bad_input_is_named(trained, tmp_path, monkeypatch, arguments, message):
+def test_bad_input_is_named(tmp_path, monkeypatch, arguments, message):
     write_study(tmp_path / "toy")
     for path in (tmp_path / "toy").rglob("config.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"data_file": "nowhere.pt"}))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(analyze.BadInput, match=message):
-        command(monkeypatch, *(argument.format(toy=tmp_path / "toy", trained=trained) for argument in arguments))
+    with pytest.raises(BadInput, match=message):
+        command(monkeypatch, *(argument.format(toy=tmp_path / "toy") for argument in arguments))

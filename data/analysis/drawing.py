@@ -1,8 +1,10 @@
-"""Draws the figures of the paper from their numbers, as analyze.py gathers them: figureNN.json, and nothing else.
+"""Draws the figures of the paper from their numbers, as series.py gathers them: figureNN.json, and nothing else.
 
-A function draws a dictionary of such numbers and returns a matplotlib figure. Those that take a `figure` can draw into a
-part of another one instead.
+A function draws a dictionary of such numbers and returns a matplotlib figure. Those that take a `figure` can draw into
+a part of another one instead.
 """
+
+import functools
 
 import matplotlib
 import numpy as np
@@ -28,7 +30,7 @@ STYLE = {
     "pdf.fonttype": 42,  # text stays text
 }
 PRETRAIN_STYLE = {"color": "black", "marker": "o", "label": "after pre-training"}
-PLR_LABEL = "Pre-training learning rate (effective)"
+EARLIER_LR_LABEL = "learning rate (effective)"  # of figures that do not say what their network calls it
 ACCURACY_LABEL = "Test accuracy (%)"
 
 
@@ -200,7 +202,8 @@ def draw_boundary(numbers):
         legend_below(axes)
     epochs.set_yscale("log")
     label_ones_twos_and_fives(epochs.yaxis)
-    epochs.set_xlabel("Learning rate (effective)")
+    label = lr_label(numbers)
+    epochs.set_xlabel(label[0].upper() + label[1:])
     return figure
 
 
@@ -288,6 +291,11 @@ def draw_rows(draw, height, numbers):
     return figure
 
 
+draw_accuracy_rows = functools.partial(draw_rows, draw_accuracy_panels, 3.7)
+draw_geometry_rows = functools.partial(draw_rows, draw_geometry_panels, 3.4)
+draw_band_rows = functools.partial(draw_rows, draw_band_panels, 3.4)
+
+
 def panel_title(panel):
     if panel["stage"] == "finetune":
         return f"After fine-tuning, FLR {lr_text(panel['flr'])}"
@@ -305,7 +313,7 @@ def draw_curve(axes, curve, shaded=True, *, color, **style):
 def prepare_plr_axes(axes, numbers):
     """A log axis of PLRs with the measured regime boundaries: dashed b12 and b23, dotted b2AB, regimes named on top."""
     axes.set_xscale("log")
-    axes.set_xlabel(PLR_LABEL)
+    axes.set_xlabel(f"Pre-training {lr_label(numbers)}")
     axes.margins(x=0.03)
     left, right = axes.get_xlim()
     places = {name: np.sqrt(place["last"] * place["next"]) for name, place in numbers["regimes"].items() if place}
@@ -317,13 +325,15 @@ def prepare_plr_axes(axes, numbers):
         regimes[1:3] = [("2", b12, b23 or right)]
     above_axes = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "color": "0.35"}
     for regime, begin, end in regimes:
-        begin, end = (
-            max(begin or right, left),
-            min(end or left, right),
-        )  # of what is in view, nothing where not measured
+        begin, end = max(begin or right, left), min(end or left, right)  # in view; nothing where not measured
         if begin < end:
             axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
     axes.set_xlim(left, right)
+
+
+def lr_label(numbers):
+    """What the learning rate of a figure's network is called."""
+    return numbers.get("lr_label", EARLIER_LR_LABEL)
 
 
 def label_ones_twos_and_fives(axis):

@@ -1,0 +1,12 @@
+"""What is made of metrics: regimes, claims and figures, from run folders alone, whatever network they are of.
+
+    regimes.py    what a regime is, and where the boundaries between regimes lie
+    study.py      the runs of one experiment, and values of their members
+    series.py     the numbers behind each figure
+    drawing.py    draws a figure from its numbers
+    evidence.py   what claims are judged by
+    claims.py     judges the claims of the paper, which claims_*.py hold
+
+Nothing here loads weights or asks for a network or a data set by name: a run folder says what must be known of its
+network (Run.network), and nothing imports models.
+"""

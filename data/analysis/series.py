@@ -1,0 +1,332 @@
+"""The numbers behind each figure: a function of a study for each, which gathers what the figure shows.
+
+Accuracies are in percent, `std` are population standard deviations. Functions raise BadInput where the runs of a study
+do not permit the figure.
+"""
+
+import numpy as np
+import torch
+
+from data import bands, ticks
+from data.analysis.regimes import convergence_level, measure_regimes
+from data.analysis.study import (
+    GEOMETRY_PAIRS,
+    GEOMETRY_WINDOW,
+    at_convergence,
+    features_of,
+    final,
+    geometry_of,
+    late_values,
+    measurement,
+    of_average,
+    of_measurement,
+    stage_of,
+)
+from data.commandline import BadInput, lr_name
+from data.runs import bands_name, sharpness_name
+
+
+def mean_and_std(values_by_plr, scale=100):
+    """Mean, standard deviation (population) and number of values at every PLR, as lists; in percent, or times scale."""
+    return {
+        "plr": list(values_by_plr),
+        "mean": [scale * float(np.mean(values)) for values in values_by_plr.values()],
+        "std": [scale * float(np.std(values)) for values in values_by_plr.values()],
+        "n": [len(values) for values in values_by_plr.values()],
+    }
+
+
+def quartiles(values_by_plr):
+    """Median, lower and upper quartile and number of values at every PLR, as lists."""
+    lower, median, upper = zip(*(np.percentile(values, (25, 50, 75)) for values in values_by_plr.values()))
+    return {
+        "plr": list(values_by_plr),
+        "median": list(map(float, median)),
+        "lower": list(map(float, lower)),
+        "upper": list(map(float, upper)),
+        "n": [len(values) for values in values_by_plr.values()],
+    }
+
+
+def regime_numbers(study):
+    """Figure 1: test accuracy over the last tenth of pre-training; mean and std over epochs (and runs)."""
+    values = study.by_plr("pretrain", late_values("test_accuracy"))
+    pooled = {plr: np.concatenate(of_runs) for plr, of_runs in values.items()}
+    pooled = {plr: of_plr[np.isfinite(of_plr)] for plr, of_plr in pooled.items()}
+    regimes = measure_regimes(study) | {"b2AB": None}  # which pre-training alone does not show
+    return {"regimes": regimes, "pretrain": mean_and_std(pooled), "n": "logged epochs times runs"}
+
+
+def flrs_near(study, wanted):
+    """The FLRs of a study that are among those wanted, however they were rounded."""
+    return [flr for flr in study.flrs() if np.isclose(flr, wanted, rtol=0.02).any()]
+
+
+FIGURE_15_FLRS = (10**-4.5, 10**-3.75, 1e-3, 10**-2.5, 10**-2.125)  # those that the paper shows of its eleven
+
+
+def tick_accuracy_numbers(study):
+    """Figure 15: accuracy_numbers(); where more FLRs are there than the paper shows, `drawn_flrs` are the paper's."""
+    drawn = flrs_near(study, FIGURE_15_FLRS)
+    enough = len(drawn) == len(FIGURE_15_FLRS)
+    return accuracy_numbers(study) | ({"drawn_flrs": drawn} if enough else {})
+
+
+def accuracy_numbers(study):
+    """Figures 2 and 15: final test accuracy after pre-training, fine-tuning and SWA; mean and std over runs."""
+    accuracy = final("test_accuracy")
+    return {
+        "regimes": measure_regimes(study),
+        "pretrain": mean_and_std(study.by_plr("pretrain", accuracy)),
+        "finetune": [{"flr": flr} | mean_and_std(study.by_plr("finetune", accuracy, flr)) for flr in study.flrs()],
+        "swa": [{"window": k} | mean_and_std(study.by_plr("swa", of_average(k))) for k in study.windows()],
+    }
+
+
+def tick_numbers(study):
+    """Figure 4: feature 0 of the training set of data seed 1."""
+    sets = ticks.tick_sets(1)
+    x1 = torch.linspace(-ticks.HALF_WIDTH, ticks.HALF_WIDTH, 5)
+    return {
+        "points": sets.train_inputs[:, :2],
+        "labels": sets.train_labels,
+        "boundary_x1": x1,
+        "boundary_x2": torch.stack(ticks.boundary_curves(x1)),
+    }
+
+
+def geometry_numbers(study):
+    """Figures 3 and 16: angles, mean and std over runs, and barriers, median and quartiles, of three pairs."""
+    low, high = study.extreme_flrs()
+    measured = {
+        quantity: {
+            pair: study.by_plr("pretrain", geometry_of(low, high, quantity, pair)) for pair in GEOMETRY_PAIRS
+        }
+        for quantity in ("angle", "train_barrier", "test_barrier")
+    }
+    if not measured["angle"]["LH"]:
+        raise BadInput(f"{study.folder}: geometry is not measured; run analyze.py geometry {study.folder}")
+    return {
+        "regimes": measure_regimes(study),
+        "low_flr": low,
+        "high_flr": high,
+        "window": GEOMETRY_WINDOW,
+        "floor": study.network["barrier"]["floor"],
+        "angle": {pair: mean_and_std(values, scale=1) for pair, values in measured["angle"].items()},
+        **{
+            name: {pair: quartiles(values) for pair, values in measured[name].items()}
+            for name in ("train_barrier", "test_barrier")
+        },
+    }
+
+
+def band_numbers(study, normalisations=bands.NORMALISATIONS, high_flr=False):
+    """Figure 7: test accuracy on frequency bands after pre-training, SWA and fine-tuning, in a row per normalisation.
+
+    Fine-tuning is that at the lowest FLR, and with high_flr at the highest as well (figure 18).
+    """
+    columns = [("pretrain", None)]
+    columns += [("swa", None)] if GEOMETRY_WINDOW in study.windows() else []
+    flrs = study.flrs()
+    columns += [("finetune", flr) for flr in sorted({*flrs[:1], *(flrs[-1:] if high_flr else [])})]
+    rows = [
+        {
+            "normalisation": normalisation,
+            "panels": [band_panel(study, normalisation, *column) for column in columns],
+        }
+        for normalisation in normalisations
+        if any(measurement(run, bands_name(normalisation)) for run in study.runs)
+    ]
+    if not rows:
+        raise BadInput(
+            f"{study.folder}: accuracies on bands are not measured; run analyze.py bands {study.folder}"
+        )
+    return {"regimes": measure_regimes(study), "rows": rows}
+
+
+def band_panel(study, normalisation, stage, flr):
+    """Accuracies on every band after one stage; mean and std over runs."""
+    name = bands_name(normalisation)
+    names = dict.fromkeys(
+        band for run in study.runs for band in (measurement(run, name) or {"accuracy": ()})["accuracy"]
+    )
+    later_lrs = [] if flr is None else [flr]
+    curves = [
+        {"band": band} | mean_and_std(study.by_plr(stage, of_measurement(name, "accuracy", band), *later_lrs))
+        for band in names
+    ]
+    return {"stage": stage, "flr": flr, "window": GEOMETRY_WINDOW if stage == "swa" else None, "bands": curves}
+
+
+def all_band_numbers(study):
+    """A row of figure 18: the same, by the default normalisation, with fine-tuning at the highest FLR, too."""
+    return band_numbers(study, [bands.DEFAULT_NORMALISATION], high_flr=True)
+
+
+def band_image_numbers(study):
+    """Figures 6 and 9: an image and its frequency bands."""
+    for run in study.of_stage("pretrain"):
+        if measurement(run, "band-images"):
+            return measurement(run, "band-images")
+    raise BadInput(f"{study.folder}: no band images are there; run analyze.py bands {study.folder}")
+
+
+def boundary_numbers(study):
+    """Figure 11: epochs until the train loss is below a level, and the test accuracy there, of every run.
+
+    `epoch` is null of runs that did not get there in `epochs`.
+    """
+    runs = study.of_stage("converge")
+    if not runs:
+        raise BadInput(
+            f"{study.folder}: holds no runs that train until they converge; scripts/boundary.sh makes some"
+        )
+    points = []
+    for run in runs:
+        [member], accuracy = run.members, at_convergence("test_accuracy")(run, 0)
+        point = {"lr": member["lrs"][0], "seed": member["seed"], "epochs": run.last_step}
+        point["epoch"] = at_convergence("step")(run, 0)
+        points.append(point | {"test_accuracy": None if accuracy is None else 100 * accuracy})
+    points.sort(key=lambda point: (point["lr"], point["seed"]))
+    of_stages = {name: found for name, found in accuracy_numbers(study).items() if name != "swa"}
+    return {"level": convergence_level(runs[0]), "points": points} | of_stages
+
+
+def two_stage_numbers(study):
+    """Figure 12: test accuracy by the learning rates of the stages, and at the FLR alone; mean and std over runs."""
+    accuracy, groups = final("test_accuracy"), {}
+    for plr_2b, plr_2a, flr in study.two_stage_lrs():
+        scratch, steps = study.from_scratch(accuracy, flr)
+        group = groups.setdefault(
+            flr, {"flr": flr, "bars": [], "scratch": mean_and_std_of(scratch) | {"steps": steps}}
+        )
+        for lrs in ((plr_2b, flr), (plr_2b, plr_2a, flr), (plr_2a, flr)):
+            if lrs not in [tuple(bar["lrs"]) for bar in group["bars"]]:
+                group["bars"].append({"lrs": lrs} | mean_and_std_of(study.at(accuracy, lrs)))
+    if not groups:
+        raise BadInput(
+            f"{study.folder}: holds no pre-training in two stages; finetune.py of finetune.py's runs makes it"
+        )
+    return {"groups": list(groups.values())}
+
+
+def mean_and_std_of(values, scale=100):
+    """Mean, standard deviation and number of values; null where there are none."""
+    found = mean_and_std({0: values}, scale) if values else {"mean": [None], "std": [None], "n": [0]}
+    return {name: found[name][0] for name in ("mean", "std", "n")}
+
+
+NORM_EDGES = np.linspace(-6, 0, 51)
+
+
+def norm_numbers(study):
+    """Figure 13: filters by the logarithm of their relative norm, before and after fine-tuning from regime 3.
+
+    Panels compare the initial point with the end of pre-training at the largest PLR, and training from scratch at the
+    lowest and the highest FLR with fine-tuning from there. The first and the last bin hold what lies beyond them.
+    """
+    plr, flrs = max(study.by_plr("pretrain", final("test_accuracy"))), study.extreme_flrs()
+
+    def histogram(label, solution, *lrs):
+        norms = study.at(of_measurement("norms", solution), lrs)
+        if not norms:
+            raise BadInput(
+                f"{study.folder}: no filter norms of {label}; analyze.py norms {study.folder} measures them"
+            )
+        norms = np.concatenate(norms)
+        with np.errstate(divide="ignore"):
+            logs = np.log10(norms).clip(NORM_EDGES[0], NORM_EDGES[-1])
+        counts = np.histogram(logs, NORM_EDGES)[0].tolist()
+        return {"label": label, "lrs": lrs, "counts": counts, "decades": decades(norms)}
+
+    after = f"PLR {lr_name(plr)}"
+    panels = [[histogram("initial point", "initial", plr), histogram(f"after {after}", "checkpoint", plr)]]
+    for flr in flrs:
+        tuned = histogram(f"FLR {lr_name(flr)} after {after}", "checkpoint", plr, flr)
+        panels.append([histogram(f"from scratch at {lr_name(flr)}", "checkpoint", flr), tuned])
+    return {"regimes": measure_regimes(study), "edges": NORM_EDGES.tolist(), "panels": panels}
+
+
+def decades(norms):
+    """Over how many decades norms spread: between their percentiles 0.5 and 99.5; those below 1e-30 count as that."""
+    low, high = np.percentile(np.log10(np.maximum(norms, 1e-30)), (0.5, 99.5))
+    return float(high - low)
+
+
+def sharpness_points(study, level):
+    """What figure 26 shows at a level of train loss, as dictionaries with `plr`, `flr` and what was measured there.
+
+    These are pre-trainings of regime 1, whose `flr` is None, and fine-tunings from regime 2; none where it is unknown
+    where regime 1 ends.
+    """
+    regimes, flrs, points = measure_regimes(study), study.flrs(), []
+    if regimes["b12"] is None:
+        return []
+    end_of_1, end_of_2 = regimes["b12"]["last"], regimes["b23"]["last"] if regimes["b23"] else np.inf
+    for run in study.runs:
+        plr, *later = run.members[0]["lrs"]
+        measured = measurement(run, sharpness_name(level))
+        pretrained = stage_of(run) == "pretrain" and plr <= end_of_1
+        tuned = len(later) == 1 and later[0] in flrs and end_of_1 < plr <= end_of_2
+        if measured and (pretrained or tuned):
+            values = {name: value[0] for name, value in measured.items() if isinstance(value, list)}
+            points.append({"plr": plr, "flr": later[0] if tuned else None} | values)
+    return sorted(points, key=lambda point: (point["flr"] is not None, point["plr"], point["flr"]))
+
+
+def sharpness_numbers(study):
+    """Figure 26: sharpness and test error, in percent, of solutions at the same train loss, by the levels measured."""
+    levels = sorted({level for run in study.runs for level in run.settings["keep_loss"]}, reverse=True)
+    rows = []
+    for level in levels:
+        points = sharpness_points(study, level)
+        for point in points:
+            point["test_error"] = 100 * (1 - point.pop("test_accuracy"))
+        rows += [{"level": level, "points": points}] if points else []
+    if not rows:
+        raise BadInput(
+            f"{study.folder}: sharpness is not measured on both sides of a boundary of regimes 1 and 2; run analyze.py "
+            f"sharpness {study.folder} --level ..."
+        )
+    return {"regimes": measure_regimes(study), "rows": rows}
+
+
+FIGURE_5_FLRS = (10**-4.5, 1e-4)  # the notebook of the paper names the first, its caption the second
+
+
+def feature_numbers(study):
+    """Figure 5: sorted single-feature accuracies after pre-training and after fine-tuning at small FLRs."""
+    flrs = flrs_near(study, FIGURE_5_FLRS)
+    panels = [feature_panel(study, "pretrain"), *(feature_panel(study, "finetune", flr=flr) for flr in flrs)]
+    return {"regimes": measure_regimes(study), "panels": panels}
+
+
+def all_feature_numbers(study):
+    """Figure 17: the same after pre-training, after fine-tuning at the lowest and the highest FLR, and after SWA."""
+    flrs = study.flrs()
+    panels = [feature_panel(study, "pretrain")]
+    panels += [feature_panel(study, "finetune", flr=flr) for flr in sorted({*flrs[:1], *flrs[-1:]})]
+    if GEOMETRY_WINDOW in study.windows():
+        panels.append(feature_panel(study, "swa", window=GEOMETRY_WINDOW))
+    return {"regimes": measure_regimes(study), "panels": panels}
+
+
+def feature_panel(study, stage, flr=None, window=None):
+    """Sorted single-feature accuracies, and that of all features, after one stage; mean and std over runs."""
+    solution, accuracy = "checkpoint", final("test_accuracy")
+    if stage == "swa":
+        solution, accuracy = f"swa-{window}", of_average(window)
+    later_lrs = [] if flr is None else [flr]
+    chosen = study.by_plr(stage, features_of(solution), *later_lrs)
+    if not chosen:
+        raise BadInput(f"{study.folder}: features are not measured; run analyze.py features {study.folder}")
+    return {
+        "stage": stage,
+        "flr": flr,
+        "window": window,
+        "top": [
+            mean_and_std({plr: [accuracies[rank] for accuracies in of_plr] for plr, of_plr in chosen.items()})
+            for rank in range(ticks.FEATURES)
+        ],
+        "all_features": mean_and_std(study.by_plr(stage, accuracy, *later_lrs)),
+    }

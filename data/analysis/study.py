@@ -1,0 +1,226 @@
+"""The runs of one experiment, read from their folders, and values of their members.
+
+study = Study(folder)
+study.by_plr("pretrain", final("test_accuracy"))           {PLR: [a value per run]}
+study.by_plr("finetune", final("test_accuracy"), flr)
+study.by_plr("swa", of_average(5))
+"""
+
+import functools
+
+from data.analysis import regimes
+from data.commandline import BadInput
+from data.runs import find_runs, geometry_name
+
+# Settings that say how long a run is and what it leaves on disk. All others are the same in all runs of an experiment.
+LENGTHS_OF_A_STAGE = ("first_step", "steps", "until_loss", "spacing", "anchor")  # these within a stage
+LENGTHS = (*LENGTHS_OF_A_STAGE, "log_every", "keep", "keep_loss", "windows")
+
+
+class Study:
+    """The complete runs of one experiment, whose settings are the same but for LENGTHS.
+
+    settings: those that are the same. network: what must be known of the network, see Run.network.
+    Raises BadInput where runs differ, or where no pre-training is among them.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        every_run = find_runs(folder)
+        self.runs = [run for run in every_run if run.complete]
+        self.incomplete = len(every_run) - len(self.runs)
+        self._by_path = {run.path.resolve(): run for run in self.runs}
+        if not self.of_stage("pretrain"):
+            raise BadInput(f"{folder}: holds no complete pre-training run; make some with train.py")
+        first, *others = self.runs
+        for other in others:
+            self._refuse_difference(first, other, {*first.settings, *other.settings} - {*LENGTHS})
+        self._refuse_unlike_runs()
+        self.network = first.network
+        self.settings = {name: value for name, value in first.settings.items() if name not in LENGTHS}
+
+    def of_stage(self, stage):
+        """The runs of a stage: `pretrain`, `converge`, `finetune` or `swa`.
+
+        Pre-trainings that stop at a train loss (train.py --until-loss) have a length each: `converge` (figure 11).
+        """
+        return [run for run in self.runs if stage_of(run) == stage]
+
+    def _refuse_unlike_runs(self):
+        """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
+        first_of_kind, seen = {}, {}
+        for run in self.runs:
+            for member in run.members:
+                kind = (stage_of(run), len(member["lrs"]))
+                first = first_of_kind.setdefault(kind, run)
+                self._refuse_difference(first, run, LENGTHS_OF_A_STAGE)
+                solution = (*kind, *member["lrs"], member["seed"], member.get("data_seed"))
+                if seen.setdefault(solution, run) is not run:
+                    raise BadInput(
+                        f"{self.folder}: {seen[solution].path} and {run.path} hold the same learning rate and seed; "
+                        f"remove one of them"
+                    )
+
+    def _refuse_difference(self, first, other, names):
+        """Raise BadInput where two runs differ in settings with these names."""
+        pairs = {name: (first.settings.get(name), other.settings.get(name)) for name in sorted(names)}
+        differences = [f"{name} ({old} and {new})" for name, (old, new) in pairs.items() if old != new]
+        if differences:
+            raise BadInput(
+                f"{self.folder}: {first.path} and {other.path} differ in {', '.join(differences)}; give the folder of "
+                f"one experiment"
+            )
+
+    def by_plr(self, stage, value, *later_lrs):
+        """{PLR: [value(run, member index) of every member]}, in order of PLRs, where the value is not None.
+
+        stage: `pretrain`; `converge`; `finetune`, at an FLR, or with other stages before it at several later_lrs; or
+        `swa`.
+        """
+        values = {}
+        for run in self.of_stage(stage):
+            for index, member in enumerate(run.members):
+                plr, *later = member["lrs"]
+                if later == list(later_lrs):
+                    values.setdefault(plr, []).append(value(run, index))
+        values = {plr: [value for value in values[plr] if value is not None] for plr in sorted(values)}
+        return {plr: of_plr for plr, of_plr in values.items() if of_plr}
+
+    def flrs(self):
+        """The learning rates of fine-tunings of pre-trained runs, in order.
+
+        Runs that are fine-tuned further, at another rate, are second stages of pre-training (figure 12) and skipped.
+        """
+        every_lrs = [member["lrs"] for run in self.runs for member in run.members]
+        second_stages = [lrs[:2] for lrs in every_lrs if len(lrs) > 2 and lrs[2] != lrs[1]]
+        return sorted({lrs[1] for lrs in every_lrs if len(lrs) == 2 and lrs not in second_stages})
+
+    def at(self, value, lrs):
+        """The values of runs whose stages had these learning rates, one after the other; empty where there are none."""
+        plr, *later = lrs
+        return self.by_plr("finetune" if later else "pretrain", value, *later).get(plr, [])
+
+    def from_scratch(self, value, lr):
+        """(values of the runs that trained at one learning rate throughout for longest, for how many steps)."""
+        for stages in (3, 2, 1):
+            values = self.at(value, [lr] * stages)
+            if values:
+                [steps, *_] = self.at(lambda run, _: run.settings["first_step"] + run.last_step, [lr] * stages)
+                return values, steps
+        return [], 0
+
+    def two_stage_lrs(self):
+        """The (PLR, PLR of the second stage, FLR) of all runs that were pre-trained in two stages (figure 12)."""
+        every_lrs = {tuple(member["lrs"]) for run in self.of_stage("finetune") for member in run.members}
+        return sorted(lrs for lrs in every_lrs if len(lrs) == 3 and lrs[0] != lrs[1])
+
+    def parent(self, run):
+        """The run that a run continues, or None where it is not here."""
+        origin = run.config["parent"]
+        return self._by_path.get((run.path / origin["run"]).resolve()) if origin else None
+
+    def extreme_flrs(self):
+        """The lowest and the highest of flrs(). Raises BadInput where there are fewer than two."""
+        flrs = self.flrs()
+        if len(flrs) < 2:
+            raise BadInput(f"{self.folder}: holds fine-tuning at fewer than two FLRs; make it with finetune.py")
+        return flrs[0], flrs[-1]
+
+    def continuation(self, run, stage, *later_lrs):
+        """The run of a stage that continues a run, its members in the same order, at these later learning rates.
+
+        Raises BadInput where there is none.
+        """
+        members = [{**member, "lrs": member["lrs"] + list(later_lrs)} for member in run.members]
+        for other in self.runs:
+            if other.config["stage"] == stage and self.parent(other) is run and other.members == members:
+                return other
+        what = f"fine-tuning at {later_lrs[0]:.4g}: finetune.py" if later_lrs else "SWA: swa.py"
+        raise BadInput(f"{run.path}: is not continued by a complete {what} {run.path} ... makes it")
+
+    def windows(self):
+        """The numbers of weights averaged by SWA runs, in order."""
+        return sorted({window for run in self.runs for window in run.settings.get("windows", [])})
+
+
+def stage_of(run):
+    """The stage of a run as Study.of_stage() names them."""
+    stage = run.config["stage"]
+    return "converge" if stage == "pretrain" and run.settings["until_loss"] is not None else stage
+
+
+def final(name):
+    """A function (run, member index) -> the last value of a series of metrics.json."""
+    return lambda run, index: run.metrics[name][-1][index]
+
+
+def late_values(name):
+    """A function (run, member index) -> values of a series in the last tenth of the run, see regimes.late_values()."""
+    return lambda run, index: regimes.late_values(run.metrics, name, index)
+
+
+def late_mean(name):
+    """A function (run, member index) -> mean of late_values; NaN where one was not finite."""
+    return lambda run, index: regimes.late_mean(run.metrics, name, index)
+
+
+def at_convergence(name):
+    """A function (run, member index) -> a series of metrics.json where the run has converged; None where it has not."""
+
+    def value(run, index):
+        position = regimes.first_below(run.metrics, index, regimes.convergence_level(run))
+        if position is None:
+            return None
+        found = run.metrics[name][position]
+        return found if name == "step" else found[index]
+
+    return value
+
+
+def of_average(window, name="test_accuracy"):
+    """A function (run, member index) -> a measurement of the SWA average of `window` weights; None where not made."""
+
+    def value(run, index):
+        swa = run.metrics["swa"]
+        return swa[name][swa["window"].index(window)][index] if window in swa["window"] else None
+
+    return value
+
+
+@functools.cache  # every pair, stage and solution asks for them
+def measurement(run, name):
+    return run.measurement(name)
+
+
+def features_of(solution):
+    """A function (run, member index) -> its 16 single-feature accuracies, best first; None where not measured."""
+
+    def value(run, index):
+        features = measurement(run, "features")
+        if features is None or solution not in features["solution"]:
+            return None
+        of_members = features["single_feature_accuracy"][features["solution"].index(solution)]
+        return sorted(of_members[index], reverse=True)
+
+    return value
+
+
+GEOMETRY_PAIRS = ("LH", "SH", "SL")  # L, H: fine-tuned at the low and the high FLR; S: SWA (paper, section 4)
+GEOMETRY_WINDOW = 5  # weights in that average; figure 17 shows the same one
+
+
+def geometry_of(low, high, quantity, pair):
+    """A function (run, member index) -> `angle`, `train_barrier` or `test_barrier` of a pair, or None."""
+    return of_measurement(geometry_name(low, high), quantity, pair)
+
+
+def of_measurement(name, *keys):
+    """A function (run, member index) -> what a measurement holds of it under nested keys; None where not made."""
+
+    def value(run, index):
+        found = measurement(run, name)
+        for key in keys:
+            found = found and found.get(key)
+        return found and found[index]
+
+    return value
