@@ -189,10 +189,11 @@ def measure_norms(run):
     SWA run, its average of 5 weights.
     """
     name, evaluator = solution_name(run), evaluator_of(run, torch.device("cpu"))
-    at_first = {"initial": [relative_filter_norms(evaluator.parameters)]}
+    kernels = models.angle_parameters(run.settings["model"], evaluator.network)
+    at_first = {"initial": [relative_filter_norms(kernels)]}
     solutions = at_first if run.config["stage"] == "pretrain" else {}
     evaluator.load(run.weights(name))
-    run.write_measurement("norms", solutions | {name: [relative_filter_norms(evaluator.parameters)]})
+    run.write_measurement("norms", solutions | {name: [relative_filter_norms(kernels)]})
 
 
 def measure_sharpness(evaluator, image_set, run, level, most, probes):

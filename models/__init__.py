@@ -112,12 +112,15 @@ def build(name, width, classes, init_seed):
     return network
 
 
+def angle_parameters(name, network):
+    """The trained parameters of a network that angles are between (by its record; filter norms are those of these, too)."""
+    wanted = NETWORKS[name].in_angles or (lambda *_: True)
+    named = network.named_parameters()
+    return [parameter for name, parameter in named if parameter.requires_grad and wanted(name, parameter)]
+
+
 def angle_weights(name, network):
-    """Which of the flat weights angles are between: a tensor of bools [parameters], or all of them, slice(None)."""
-    kind = NETWORKS[name]
-    if kind.in_angles is None:
-        return slice(None)
-    trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    return torch.cat(
-        [torch.full((parameter.numel(),), kind.in_angles(name, parameter)) for name, parameter in trained]
-    )
+    """Which of the flat weights of a network these are: bools [parameters]."""
+    chosen = {id(parameter) for parameter in angle_parameters(name, network)}
+    parameters = trained_parameters(network)
+    return torch.cat([torch.full((parameter.numel(),), id(parameter) in chosen) for parameter in parameters])

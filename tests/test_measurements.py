@@ -22,6 +22,7 @@ from data.commandline import BadInput, Refused
 from data.files import write_json
 from data.images import load_image_set, save_image_set
 from data.runs import Run, bands_name, geometry_name, hold, sharpness_name
+from models.evaluator import Evaluator
 
 PLRS, FLRS, LEVEL = ("1e-3", "1e-1"), ("1e-4", "5e-3"), 3.0
 WIDTH, SIDE, CLASSES = 2, 8, 3
@@ -148,10 +149,8 @@ def test_geometry_is_measured_once_and_where_all_solutions_are_there(study, monk
 
 def test_geometry_takes_one_pass_for_every_point(study, monkeypatch):
     passes = []
-    measure = analyze.ImageProbe.errors
-    monkeypatch.setattr(
-        analyze.ImageProbe, "errors", lambda probe, weights: passes.append(1) or measure(probe, weights)
-    )
+    measure = Evaluator.errors
+    monkeypatch.setattr(Evaluator, "errors", lambda *arguments: passes.append(1) or measure(*arguments))
     command(monkeypatch, "geometry", study)
     assert len(passes) == len(PLRS) * (3 + 3 * 19)
 
@@ -398,7 +397,8 @@ def test_nothing_is_loaded_where_all_is_measured(study, monkeypatch):
     stages = (["norms"], ["bands"], ["geometry"], ["sharpness", "--level", LEVEL, "--images", 64, "--probes", 2])
     for name, *options in stages:
         command(monkeypatch, name, study, *options)
-    monkeypatch.delattr(analyze, "ImageProbe")
+    monkeypatch.delattr(analyze, "evaluator_of")
+    monkeypatch.delattr(analyze, "image_set_of")
     for name, *options in stages:
         command(monkeypatch, name, study, *options)
 
