@@ -16,6 +16,8 @@ def compiled_or_plain(function, trial):
     """
     if failures:
         return function
+    # PyTorch's cache of compiled code, which machines may share, does not tell instruction sets apart by itself.
+    torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     compiled = torch.compile(function, dynamic=False)
     try:
         trial(compiled)
