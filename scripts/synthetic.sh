@@ -7,10 +7,11 @@
 #
 # OUT: folder for everything it writes (default: runs/synthetic). --flr: learning rates of fine-tuning; `low` and `high`
 # are the two of figures 16 and 17 (default: the paper's eleven).
-# Environment: JOBS, processes at once, with one thread each (default: all cores; take 1 on a GPU). SEEDS, training seeds
-# (default: 1 to 10). PRETRAIN_STEPS (at least 50) and FINETUNE_STEPS, to look at shorter training (default: the paper's
-# 40000 and 20000). TRAIN_FLAGS (default: --compile).
-# The seeds are dealt out to JOBS run folders (listed in OUT/folders), and more of them to more folders later.
+# Environment: JOBS, processes at once, with one thread each (default: all cores; take 1 on a GPU). SEEDS, training
+# seeds (default: 1 to 10). PRETRAIN_STEPS (at least 50) and FINETUNE_STEPS, for shorter training (default: the paper's
+# 40000 and 20000 iterations). TRAIN_FLAGS, more arguments for train.py (default: --compile).
+# The seeds are dealt out to JOBS run folders (listed in OUT/folders), and more of them to more folders later. Where a
+# command fails in a folder, the other folders' training is finished, and the script exits 123.
 set -euo pipefail
 usage() { echo "usage: bash scripts/synthetic.sh [OUT] [--flr FLR FLR...] (see its first lines)" >&2; exit 2; }
 out=$(realpath -sm "$(dirname "$0")/../runs/synthetic")
@@ -28,7 +29,7 @@ fi
 source "$(dirname "$0")/setup.sh"
 out=$(realpath -sm --relative-to . "$out")
 pretrain_steps=${PRETRAIN_STEPS:-40000} finetune_steps=${FINETUNE_STEPS:-20000} train_flags=${TRAIN_FLAGS---compile}
-swa_spacing=$((pretrain_steps >= 400 ? pretrain_steps / 400 : 1))  # the paper's 100 of 40000
+swa_spacing=$((pretrain_steps >= 400 ? pretrain_steps / 400 : 1))  # in iterations; the paper's 100 of 40000
 
 # All stages of a folder, seed1-2-3 by its training seeds.
 study_folder() {
@@ -50,7 +51,7 @@ if [ -n "$new_seeds" ]; then
     { cat "$out/folders"; xargs -n $per_folder <<< "$new_seeds" | sed 's/^/seed/; s/ /-/g'; } > "$out/folders.new"
     mv "$out/folders.new" "$out/folders"
 fi
-# Through cat, that is not on a terminal, they report by lines: the bars of several processes would write over each other.
+# Through cat, that is not on a terminal, processes report by lines: their bars would write over each other.
 xargs -n 1 -P "$JOBS" bash -euc 'study_folder "$1"' - < "$out/folders" 2>&1 | cat
 export OMP_NUM_THREADS=$JOBS
 python analyze.py features "$out"

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +23,8 @@ from data.study import Study, final
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.xdist_group("scripts")  # its tests share sweeps
+
 
 def run(*command, folder=ROOT, **environment):
     """Run a command in a folder; returns its output."""
@@ -31,70 +35,7 @@ def run(*command, folder=ROOT, **environment):
     return done.stdout
 
 
-TICK_FIGURES = {
-    f"figure{number}.{kind}" for number in ("04", "05", "15", "16", "17") for kind in ("pdf", "png", "json")
-}
-
-
-def test_demo_trains_fine_tunes_averages_measures_and_draws(tmp_path):
-    short = {"PRETRAIN_STEPS": "300", "FINETUNE_STEPS": "100", "JOBS": "2"}
-    output = run("bash", "scripts/demo.sh", str(tmp_path), **short)
-    assert "What to expect" in output and "\nM1 " in output
-    folders = (tmp_path / "folders").read_text().split()
-    assert sorted(path.name for path in (tmp_path / "pretrain").iterdir()) == folders
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == TICK_FIGURES
-    numbers = json.loads((tmp_path / "figures/figure15.json").read_text())
-    assert len(numbers["pretrain"]["plr"]) == 23 and set(numbers["pretrain"]["n"]) == {10}
-    assert len(numbers["finetune"]) == 4
-    assert [curve["window"] for curve in numbers["swa"]] == [2, 5, 10, 20, 50]
-
-
-def test_the_study_keeps_its_folders_and_adds_one_for_new_seeds(tmp_path):
-    out = tmp_path / "a study"
-    short = {"PRETRAIN_STEPS": "60", "FINETUNE_STEPS": "20", "TRAIN_FLAGS": "", "SEEDS": "3 4 5", "JOBS": "1"}
-    out.mkdir()
-    (out / "folders").write_text("seed3-4\n")  # what an earlier start decided
-    run("bash", "scripts/synthetic.sh", str(out), "--flr", "low", "1e-3", "high", **short)
-    assert (out / "folders").read_text() == "seed3-4\nseed5\n"
-    assert sorted(path.name for path in (out / "pretrain").iterdir()) == ["seed3-4", "seed5"]
-    names = [f"seed{seeds}-flr{flr}" for seeds in ("3-4", "5") for flr in ("1e-3", "3.162278e-5", "7.498942e-3")]
-    assert sorted(path.name for path in (out / "finetune").iterdir()) == names
-    numbers = json.loads((out / "figures/figure15.json").read_text())
-    assert set(numbers["finetune"][1]["n"]) == {15}
-    assert json.loads((out / "claims.json").read_text())["claims"][0]["claim"] == "M1"
-
-
-@pytest.mark.parametrize(
-    "arguments", [("out", "1e-3"), ("--flr", "low"), ("out", "--flr", "low", "hihg"), ("--help",)]
-)
-def test_the_study_says_how_it_is_used(tmp_path, arguments):
-    script = str(ROOT / "scripts/synthetic.sh")
-    done = subprocess.run(["bash", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("usage: bash scripts/synthetic.sh")
-
-
-def learning_rates(preset):
-    return re.findall(r"[\d.]+(?:e-\d+)?", (ROOT / preset).read_text().split("--lr")[1])
-
-
-def test_grids_of_the_synthetic_study():
-    plrs, flrs = (learning_rates(f"scripts/{name}.args") for name in ("ticks", "ticks_flrs"))
-    exponents = (
-        [-4.5 + i / 4 for i in range(9)] + [-2.25 + i / 8 for i in range(8)] + [-1.25 + i / 4 for i in range(6)]
-    )
-    assert [float(lr) for lr in plrs] == [10**exponent for exponent in exponents]
-    assert flrs == plrs[:11]  # the very numbers: training from scratch at an FLR is looked up among the PLRs
-
-
-@pytest.fixture
-def image_file(tmp_path):
-    path = tmp_path / "datasets/cifar10.pt"
-    path.parent.mkdir()
-    save_image_set(random_image_set(classes=10, train=24, test=20), path)
-    return path
-
-
-# The sweeps on images. To start Python takes longer than these trainings: `quick` forks a process that has started.
+# To start Python takes longer than most of these trainings: `quick` forks a process that has started.
 
 SERVER = """
 import json, os, runpy, signal, socket, sys
@@ -129,7 +70,7 @@ if sys.argv[1:3] in (["-m", "pip"], ["analyze.py", os.environ.get("LEFT_OUT")]):
     sys.exit()
 if sys.argv[1] in ("train.py", "finetune.py", "swa.py", "analyze.py"):
     with open(os.environ["CALLS"], "a") as calls:
-        calls.write(" ".join(sys.argv[1:]) + chr(10))
+        calls.write(chr(9).join(sys.argv[1:]) + chr(10))
     server = socket.socket(socket.AF_UNIX)
     server.connect(os.environ["SERVER"])
     socket.send_fds(server, [json.dumps([os.getcwd(), sys.argv[1:]]).encode()], [0, 1, 2])
@@ -172,7 +113,146 @@ def calls(environment):
     path = Path(environment["CALLS"])
     lines = path.read_text().splitlines()
     path.write_text("")
-    return [line.split() for line in lines]
+    return [line.split("\t") for line in lines]
+
+
+def fails(*command, folder=ROOT, **environment):
+    """Run a command that fails; returns its exit code and output."""
+    done = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    return done.returncode, done.stdout + done.stderr
+
+
+def written(folder):
+    """Every file of the run folders in a folder, but for their locks, and when it was written."""
+    paths = [path for run in find_runs(folder) for path in run.path.iterdir() if path.name != "lock"]
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+LIST = r"""#!/bin/sh
+tab=$(printf '\t')
+IFS=$tab
+printf '%s\n' "$*" >> "$CALLS"
+IFS=' '
+case "$*" in "analyze.py boundary"*) echo 7e-4 9e-4 ;; esac
+case "$*" in ${FAILING:-none}) exit 2 ;; esac
+"""
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """The environment of a script whose commands are only listed in its CALLS; b12 is 7e-4.
+
+    Those that match the pattern FAILING exit with 2.
+    """
+    (tmp_path / "image set.pt").touch()
+    return stand_in(tmp_path, LIST) | {"JOBS": "1", "DATA": str(tmp_path / "image set.pt")}
+
+
+def value_of(name, words):
+    """The values of an argument in a command."""
+    following = words[words.index(name) + 1 :]
+    return following[: next((at for at, word in enumerate(following) if word.startswith("--")), None)]
+
+
+TICK_FIGURES = {
+    f"figure{number}.{kind}" for number in ("04", "05", "15", "16", "17") for kind in ("pdf", "png", "json")
+}
+
+
+# What a folder is called must not matter.
+FOLDER = "Ann's runs"
+TICK_LENGTHS = {"PRETRAIN_STEPS": "300", "FINETUNE_STEPS": "100"}
+
+
+@pytest.fixture(scope="module")
+def demo(quick, tmp_path_factory):
+    """The folder and the output of a demo with short training."""
+    folder = tmp_path_factory.mktemp("demo") / FOLDER
+    return folder, run("bash", "scripts/demo.sh", str(folder), **quick | TICK_LENGTHS)
+
+
+def test_demo_trains_fine_tunes_averages_measures_and_draws(demo):
+    folder, output = demo
+    assert "What to expect" in output and "\nM1 " in output
+    folders = (folder / "folders").read_text().split()
+    assert sorted(path.name for path in (folder / "pretrain").iterdir()) == folders == ["seed1", "seed2"]
+    assert {path.name for path in (folder / "figures").iterdir()} == TICK_FIGURES
+    numbers = json.loads((folder / "figures/figure15.json").read_text())
+    assert len(numbers["pretrain"]["plr"]) == 23 and set(numbers["pretrain"]["n"]) == {10}
+    assert len(numbers["finetune"]) == 4
+    assert [curve["window"] for curve in numbers["swa"]] == [2, 5, 10, 20, 50]
+
+
+def test_the_study_keeps_its_folders_and_adds_one_for_new_seeds(demo, quick, tmp_path):
+    out = shutil.copytree(demo[0], tmp_path / FOLDER)
+    before = written(out)
+    more = {"TRAIN_FLAGS": "", "SEEDS": "1 2 3", "JOBS": "1"}
+    run("bash", "scripts/synthetic.sh", str(out), "--flr", "low", "1e-3", "high", **quick | TICK_LENGTHS | more)
+    assert (out / "folders").read_text() == "seed1\nseed2\nseed3\n"
+    assert sorted(path.name for path in (out / "pretrain").iterdir()) == ["seed1", "seed2", "seed3"]
+    names = [f"seed{seed}-flr{flr}" for seed in "123" for flr in ("1e-3", "3.162278e-5", "7.498942e-3")]
+    names += [f"seed{seed}-flr1e-4" for seed in "12"]
+    assert sorted(path.name for path in (out / "finetune").iterdir()) == sorted(names)
+    assert before.items() <= written(out).items()
+    numbers = json.loads((out / "figures/figure15.json").read_text())
+    assert [set(curve["n"]) for curve in numbers["finetune"]] == [{15}, {10}, {15}, {15}]
+    assert json.loads((out / "claims.json").read_text())["claims"][0]["claim"] == "M1"
+
+
+@pytest.mark.parametrize(
+    "there, seeds, jobs, folders",
+    [
+        ([], None, 3, ["1-2-3-4", "5-6-7-8", "9-10"]),
+        ([], "5 3", 4, ["3", "5"]),
+        (["3-4"], "3 4 5", 1, ["3-4", "5"]),
+        (["7", "3-4"], "1 2 3 4 5 6 7", 2, ["7", "3-4", "1-2", "5-6"]),
+        (["1-2"], "2", 2, ["1-2"]),
+    ],
+)
+def test_seeds_of_the_study_are_dealt_out_once(there, seeds, jobs, folders, listed, tmp_path):
+    out = tmp_path / FOLDER
+    out.mkdir()
+    (out / "folders").write_text("".join(f"seed{names}\n" for names in there))
+    asked = {"JOBS": str(jobs)} | ({"SEEDS": seeds} if seeds else {})
+    run("bash", "scripts/synthetic.sh", str(out), **listed | asked)
+    assert (out / "folders").read_text() == "".join(f"seed{names}\n" for names in folders)
+    trained = {tuple(value_of("--seed", words)): words for words in calls(listed) if words[0] == "train.py"}
+    assert set(trained) == {tuple(names.split("-")) for names in folders}
+    for seed, words in trained.items():
+        assert os.path.normpath(ROOT / value_of("--out", words)[0]) == str(
+            out / "pretrain" / f"seed{'-'.join(seed)}"
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments", [("out", "1e-3"), ("--flr", "low"), ("out", "--flr", "low", "hihg"), ("--help",)]
+)
+def test_the_study_says_how_it_is_used(tmp_path, arguments):
+    script = str(ROOT / "scripts/synthetic.sh")
+    done = subprocess.run(["bash", script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("usage: bash scripts/synthetic.sh")
+
+
+def learning_rates(preset):
+    return re.findall(r"[\d.]+(?:e-\d+)?", (ROOT / preset).read_text().split("--lr")[1])
+
+
+def test_grids_of_the_synthetic_study():
+    plrs, flrs = (learning_rates(f"scripts/{name}.args") for name in ("ticks", "ticks_flrs"))
+    exponents = (
+        [-4.5 + i / 4 for i in range(9)] + [-2.25 + i / 8 for i in range(8)] + [-1.25 + i / 4 for i in range(6)]
+    )
+    assert [float(lr) for lr in plrs] == [10**exponent for exponent in exponents]
+    assert flrs == plrs[:11]  # the very numbers: training from scratch at an FLR is looked up among the PLRs
+
+
+@pytest.fixture
+def image_file(tmp_path):
+    path = tmp_path / "datasets/cifar10.pt"
+    path.parent.mkdir()
+    save_image_set(random_image_set(classes=10, train=24, test=20), path)
+    return path
 
 
 SHORT = {"EPOCHS": "30", "FINETUNE_EPOCHS": "4", "WINDOWS": "2 5", "PLRS": "3e-3 1e-2 3e-2 1e-1"}
@@ -185,7 +265,7 @@ def narrow(quick, tmp_path_factory):
 
     In 30 epochs 3e-3 and 1e-2 converge, 3e-2 and 1e-1 do not.
     """
-    folder = tmp_path_factory.mktemp("narrow")
+    folder = tmp_path_factory.mktemp(FOLDER)
     (folder / "sets").mkdir()
     save_image_set(random_image_set(classes=3, train=64, test=6, side=8), folder / "sets/tiny.pt")
     run("bash", str(ROOT / "scripts/images.sh"), "narrow", "runs", folder=folder, **quick | SHORT)
@@ -238,23 +318,10 @@ def test_a_sweep_on_images_is_measured_and_drawn(narrow):
     assert claims["regimes"]["b12"] == {"last": 1e-2, "next": 3e-2}
 
 
-def written(folder):
-    """Every file of the run folders in a folder, but for their locks, and when it was written."""
-    paths = [path for run in find_runs(folder) for path in run.path.iterdir() if path.name != "lock"]
-    return {path: path.stat().st_mtime_ns for path in paths}
-
-
 def test_a_sweep_on_images_that_is_there_is_left_alone(quick, narrow):
     before, short = written(narrow / "runs"), SHORT | {"LEFT_OUT": "figures"}
     run("bash", str(ROOT / "scripts/images.sh"), "narrow", "runs", folder=narrow, **quick | short)
     assert written(narrow / "runs") == before
-
-
-def fails(*command, folder, **environment):
-    """Run a command that fails; returns its exit code and output."""
-    done = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode != 0
-    return done.returncode, done.stdout + done.stderr
 
 
 BOUNDARY = {
@@ -277,38 +344,138 @@ def test_sweeps_stop_where_b12_is_not_bracketed(quick, narrow, tmp_path):
 
 
 def test_sweeps_stop_where_training_fails(quick, tmp_path):
+    (tmp_path / "broken.pt").touch()
     for script in ("images", "boundary"):
         calls(quick)
         command, short = ["bash", f"scripts/{script}.sh", "narrow", str(tmp_path)], SHORT | BOUNDARY
-        _, output = fails(*command, folder=ROOT, **quick | short | {"PLRS": "1", "SEEDS": "1", "DATA": "none.pt"})
-        assert "there is no none.pt" in output and [words[0] for words in calls(quick)] == ["train.py"]
+        short |= {"PLRS": "1", "SEEDS": "1", "DATA": str(tmp_path / "broken.pt")}
+        code, output = fails(*command, **quick | short)
+        assert code == 123 and "broken.pt is not a sound image set" in output
+        assert [words[0] for words in calls(quick)] == ["train.py"]
 
 
-def test_the_boundary_is_halved_until_it_is_close(quick, narrow):
+def test_a_stage_is_finished_where_a_command_fails(listed):
+    code, _ = fails("bash", "scripts/images.sh", "s3", **listed | {"FAILING": "train.py*--lr 2e-5 *"})
+    assert code == 123 and [words[0] for words in calls(listed)[1:]] == ["train.py"] * 13
+    code, _ = fails("bash", "scripts/boundary.sh", "s1", **listed | {"FAILING": "train.py*--lr 1e-4 --seed 1 *"})
+    assert code == 123 and [words[0] for words in calls(listed)[1:]] == ["train.py"] * 9
+
+
+def test_boundary_stops_where_there_is_none_to_begin_at(listed):
+    code, _ = fails("bash", "scripts/boundary.sh", "s3", **listed | {"FAILING": "analyze.py boundary*"})
+    assert code == 2 and [words[:2] for words in calls(listed)[1:]] == [["analyze.py", "boundary"]]
+
+
+def test_a_sweep_stops_where_sharpness_fails(listed):
+    code, _ = fails("bash", "scripts/images.sh", "s3", **listed | {"FAILING": "analyze.py sharpness*"})
+    assert code == 2 and calls(listed)[-1][:2] == ["analyze.py", "sharpness"]
+
+
+def test_a_sweep_too_short_for_sharpness_is_drawn(quick, narrow, tmp_path):
+    short = {
+        "EPOCHS": "1",
+        "FINETUNE_EPOCHS": "1",
+        "WINDOWS": "5",
+        "PLRS": "1e-4",
+        "FLRS": "1e-4 2e-4",
+        "TWO_STAGES": "",
+    }
+    image_set = {"DATA": str(narrow / "sets/tiny.pt")}
+    run("bash", "scripts/images.sh", "narrow", str(tmp_path), **quick | short | image_set)
+    assert not list(tmp_path.rglob("sharpness*.json"))
+    assert (tmp_path / "figures/figure02.pdf").exists() and (tmp_path / "claims.json").exists()
+
+
+def test_the_boundary_is_halved_until_it_is_close(quick, narrow, tmp_path):
+    runs = shutil.copytree(narrow / "runs", tmp_path / FOLDER)
     calls(quick)
-    command = ["bash", str(ROOT / "scripts/boundary.sh"), "narrow", "runs"]
+    command = ["bash", str(ROOT / "scripts/boundary.sh"), "narrow", str(runs)]
     run(*command, folder=narrow, **quick | BOUNDARY)
     trained = [words[words.index("--lr") + 1] for words in calls(quick) if words[0] == "train.py"]
-    runs = {(run.members[0]["lrs"][0], run.members[0]["seed"]): run for run in find_runs(narrow / "runs/converge")}
-    assert all(run.complete and run.settings["until_loss"] == 0.05 for run in runs.values())
+    converged = {(run.members[0]["lrs"][0], run.members[0]["seed"]): run for run in find_runs(runs / "converge")}
+    assert all(run.complete and run.settings["until_loss"] == 0.05 for run in converged.values())
     last, following, lrs = 1e-2, 3e-2, [3e-3]
     while following / last > 1.5:
         lrs.append(float(f"{(last * following) ** 0.5:.6g}"))
-        converge = [runs[lrs[-1], seed].metrics["train_loss"][-1][0] < 0.05 for seed in (1, 2)]
+        converge = [converged[lrs[-1], seed].metrics["train_loss"][-1][0] < 0.05 for seed in (1, 2)]
         last, following = (lrs[-1], following) if any(converge) else (last, lrs[-1])
-    assert len(lrs) == 3 and sorted(runs) == sorted((lr, seed) for lr in lrs for seed in (1, 2))
+    assert len(lrs) == 3 and sorted(converged) == sorted((lr, seed) for lr in lrs for seed in (1, 2))
     assert [float(lr) for lr in trained] == [lr for lr in lrs for _ in (1, 2)]
-    before = written(narrow / "runs")
+    before = written(runs)
     run(*command, folder=narrow, **quick | BOUNDARY)
-    assert written(narrow / "runs") == before
+    assert written(runs) == before
+
+
+USES = [(), ("",), ("--help",), ("narrow", "--help"), ("narrow", "out", "more")]
 
 
 @pytest.mark.parametrize("script", ["images", "boundary"])
-@pytest.mark.parametrize("arguments", [(), ("s6",), ("S1",), ("",), ("--help",), ("narrow", "out", "more")])
+@pytest.mark.parametrize("arguments", USES)
 def test_a_sweep_on_images_says_how_it_is_used(script, arguments, tmp_path):
     code, output = fails("bash", str(ROOT / f"scripts/{script}.sh"), *arguments, folder=tmp_path)
-    assert code == 2 and output.startswith(f"usage: bash scripts/{script}.sh s1|s2|s3|s4|s5|narrow [OUT]")
+    assert code == 2 and output.startswith(f"usage: bash scripts/{script}.sh SETUP [OUT]")
     assert list(tmp_path.iterdir()) == []
+
+
+def sweep(script, setup, index=0):
+    """The command of a sweep, and what it needs in the environment."""
+    if script == "sweep.slurm":
+        return ["bash", str(ROOT / "scripts/sweep.slurm")], {"SETUP": setup, "SLURM_ARRAY_TASK_ID": str(index)}
+    return ["bash", str(ROOT / "scripts" / script), setup], {}
+
+
+SWEEPS = pytest.mark.parametrize("script", ["images.sh", "boundary.sh", "sweep.slurm"])
+
+
+@SWEEPS
+@pytest.mark.parametrize("setup", ["s6", "S1", "defaults", "no such/file.sh"])
+def test_an_unknown_setup_is_refused(script, setup, listed, tmp_path):
+    command, environment = sweep(script, setup)
+    code, output = fails(*command, folder=tmp_path, **listed | environment)
+    assert code == 2 and calls(listed) == []
+    assert output == (
+        f"there is no setup {setup}: give narrow s1 s2 s3 s4 s5, or a file of settings like those in scripts/setups\n"
+    )
+
+
+@SWEEPS
+def test_a_missing_image_set_is_said_once(script, listed, tmp_path):
+    command, environment = sweep(script, "s3")
+    code, output = fails(*command, folder=tmp_path, **listed | environment | {"DATA": "no set.pt"})
+    prepare = r"prepare it with: python -m data SET --out no\ set.pt (see python -m data --help)"
+    assert code == 2 and output == f"there is no no set.pt; {prepare}\n"
+    (tmp_path / "mine.sh").write_text(
+        'source scripts/setups/s1.sh; data=no/such.pt prepare="python -m data such"\n'
+    )
+    command, environment = sweep(script, "mine.sh")
+    code, output = fails(*command, folder=tmp_path, **listed | environment | {"DATA": ""})
+    assert code == 2 and output == "there is no no/such.pt; prepare it with: python -m data such\n"
+    assert calls(listed) == []
+
+
+@SWEEPS
+def test_a_setup_of_ones_own(script, listed, tmp_path):
+    changes = 'plrs="1e-3 1e-2" first_seed=7 flrs=1e-5 epochs=3 finetune_epochs=4 windows=2'
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "mine.sh").write_text(f"source scripts/setups/s3.sh\n{changes} converge_lrs=1e-3\n")
+    command, environment = sweep(script, f"{FOLDER}/mine.sh", index=1)
+    run(*command, folder=tmp_path, **listed | environment | {"RATIO": "1.3"})
+    made = [words for words in calls(listed) if words[0] in ("train.py", "swa.py", "finetune.py")]
+    trained = [words for words in made if words[0] == "train.py"]
+    flags = "--model si-convnet --width 32 --rho 12 --batch-size 128".split()
+    assert all(words[1:9] == flags for words in trained)
+    if script == "boundary.sh":
+        outs = [f"runs/mine/converge/lr1e-3-seed{seed}" for seed in (1, 2, 3)]
+        assert [value_of("--out", words) for words in made] == [[out] for out in outs]
+        return
+    plrs = {"images.sh": ["1e-3", "1e-2"], "sweep.slurm": ["1e-2"]}[script]
+    assert [value_of("--lr", words) for words in trained] == [[plr] for plr in plrs]
+    assert [value_of("--seed", words) for words in trained] == [["7"], ["8"]][-len(plrs) :]
+    assert all(value_of("--steps", words) == ["3"] for words in trained)
+    runs = [f"runs/mine/pretrain/plr{plr}" for plr in plrs]
+    averaged, tuned = ([words for words in made if words[0] == name] for name in ("swa.py", "finetune.py"))
+    assert [words[1:] for words in averaged] == [[out, "--windows", "2", "--out", "runs/mine/swa"] for out in runs]
+    assert [words[1:6] for words in tuned] == [[out, "--lr", "1e-5", "--steps", "4"] for out in runs]
 
 
 # What the sweeps of the paper would do: network, width, radius, batch, image set, learning rates of both stages.
@@ -322,17 +489,17 @@ PAPER = {
 }
 
 
-@pytest.fixture
-def listed(tmp_path):
-    """The environment of a script whose commands are only listed in its CALLS; b12 is 7e-4."""
-    boundary = 'case "$*" in "analyze.py boundary"*) echo 7e-4 9e-4 ;; esac'
-    return stand_in(tmp_path, f'#!/bin/sh\necho "$@" >> $CALLS\n{boundary}\n') | {"JOBS": "1"}
+def by_hand(setup, listed):
+    """The command of the single run that a setup's first lines show."""
+    lines = (ROOT / f"scripts/setups/{setup}.sh").read_text().split("\n\n")[0].splitlines()
+    commands = [line.removeprefix("#   ") for line in lines if line.startswith("#   ")]
+    calls(listed)
+    run("bash", "-euo", "pipefail", "-c", "\n".join(commands), **listed)
+    (made,) = calls(listed)
+    return made
 
 
-def value_of(name, words):
-    """The values of an argument in a command."""
-    following = words[words.index(name) + 1 :]
-    return following[: next((at for at, word in enumerate(following) if word.startswith("--")), None)]
+SETTINGS = ("--model", "--width", "--rho", "--batch-size", "--keep-loss", "--steps")
 
 
 @pytest.mark.parametrize("setup", PAPER)
@@ -347,9 +514,10 @@ def test_a_sweep_of_the_paper(setup, listed):
     assert [int(*value_of("--seed", words)) for words in pretrained] == list(range(first, first + points))
     outs = [f"runs/{setup}/pretrain/plr{lr_name(plr)}" for plr in plrs]
     assert [value_of("--out", words) for words in pretrained] == [[out] for out in outs]
-    assert all(
-        words[1] == f"@scripts/{setup}.args" and value_of("--steps", words) == ["200"] for words in pretrained
-    )
+    assert all(value_of("--steps", words) == ["200"] for words in pretrained)
+    in_common = by_hand(setup, listed)
+    for words in pretrained:
+        assert all(value_of(flag, words) == value_of(flag, in_common) for flag in SETTINGS)
     averaged = [words for words in made if words[0] == "swa.py"]
     assert [words[1:8] for words in averaged] == [[out, "--windows", "2", "5", "10", "50", "100"] for out in outs]
     tuned = [words for words in made if words[0] == "finetune.py"]
@@ -360,6 +528,7 @@ def test_a_sweep_of_the_paper(setup, listed):
     assert [flrs[0], flrs[-1]] == ends and flrs == sorted(flrs)
     assert all(value_of("--lr", words) == value_of("--lr", from_pretrained[0]) for words in from_pretrained)
     assert (setup == "s5") == any(words[:2] == ["analyze.py", "boundary"] for words in made)
+    assert [words[4:] for words in made if words[1] == "sharpness"] == [["1e-2", "1e-3"]]
     continued = [word for words in tuned[points:] for word in words if re.match(f"runs/{setup}/.*/", word)]
     second_stages = [(run, *value_of("--lr", words)) for run, words in zip(continued, tuned[points:], strict=True)]
     assert second_stages == (SECOND_STAGES if setup == "s1" else [])
@@ -376,6 +545,7 @@ SECOND_STAGES = [
 
 @pytest.mark.parametrize("script", ["images", "boundary"])
 def test_another_image_set_and_folder(script, listed, tmp_path):
+    (tmp_path / "here.pt").touch()
     changes = {"DATA": "here.pt", "TWO_STAGES": ""}
     run("bash", str(ROOT / f"scripts/{script}.sh"), "s3", "out", folder=tmp_path, **listed | changes)
     trained = [words for words in calls(listed) if words[0] == "train.py"]
@@ -388,11 +558,12 @@ def test_another_image_set_and_folder(script, listed, tmp_path):
 def test_the_paper_trains_until_convergence(listed):
     run("bash", "scripts/boundary.sh", "s1", **listed | {"RATIO": "1.3"})
     trained = [words for words in calls(listed) if words[0] == "train.py"]
+    in_common = by_hand("s1", listed)
     asked = {(*value_of("--lr", words), *value_of("--seed", words)) for words in trained}
     assert asked == {(lr, seed) for lr in ("1e-4", "2e-4", "3e-4") for seed in "123"}
     for words in trained:
-        assert words[1] == "@scripts/s1.args"
         assert [value_of("--until-loss", words), value_of("--steps", words)] == [["1e-4"], ["30000"]]
+        assert all(value_of(flag, words) == value_of(flag, in_common) for flag in SETTINGS[:-1])
 
 
 def test_other_setups_begin_at_the_end_of_regime_1(listed):
@@ -402,9 +573,9 @@ def test_other_setups_begin_at_the_end_of_regime_1(listed):
 
 
 @pytest.mark.parametrize("setup", PAPER)
-def test_the_networks_of_the_paper(setup, narrow, tmp_path, monkeypatch):
+def test_the_networks_of_the_paper(setup, narrow, listed, tmp_path, monkeypatch):
     model, width, rho, batch, image_set, *_ = PAPER[setup]
-    preset = ["train", f"@{ROOT}/scripts/{setup}.args", "--lr", 1e-3]
+    preset = ["train", *by_hand(setup, listed)[1:]]
     smaller = ["--data", narrow / "sets/tiny.pt", "--width", 2, "--steps", 1, "--batch-size", 8]
     assert call(*preset, *smaller, "--out", tmp_path / "run") == 0
     settings = Run(tmp_path / "run").settings
@@ -425,6 +596,98 @@ def test_the_networks_of_the_paper(setup, narrow, tmp_path, monkeypatch):
     assert models.IMAGE_NETWORKS[model].rho == rho
 
 
+def settings_of(setup, *names):
+    """Settings of a setup: the values of shell variables."""
+    lines = ["source scripts/defaults.sh", f"source scripts/setups/{setup}.sh"]
+    lines += [f'printf "%s\\n" "${name}"' for name in names]
+    return run("bash", "-euc", "\n".join(lines)).splitlines()
+
+
+@pytest.mark.parametrize("setup", [*PAPER, "narrow"])
+def test_setups_say_how_their_image_set_is_prepared(setup):
+    data, prepare = settings_of(setup, "data", "prepare")
+    asked = shlex.split(prepare)
+    assert asked[:3] == ["python", "-m", "data"]
+    out = value_of("--out", asked) if "--out" in asked else [f"datasets/{asked[3]}.pt"]
+    assert out == [data]
+
+
+def test_the_narrow_setup():
+    names = ("plrs", "flrs", "epochs", "finetune_epochs", "windows", "two_stages", "first_seed")
+    assert settings_of("narrow", *names) == [
+        "1e-4 2e-4 5e-4 7e-4 1e-3 1.4e-3 2e-3 3e-3 5e-3 1e-2 2e-2 5e-2 1e-1",
+        "1e-4 5e-4 b12",
+        "120",
+        "60",
+        "2 5 10",
+        "1e-2 3e-3",
+        "2000",
+    ]
+    names = ("data", "converge_lrs", "converge_loss", "converge_epochs", "converge_ratio", "sharpness")
+    assert settings_of("narrow", *names) == [
+        "datasets/cifar10-small.pt",
+        "7e-4 1e-3 1.4e-3",
+        "0.03",
+        "240",
+        "1.05",
+        "--level 0.5 0.3 --images 512 --probes 8",
+    ]
+
+
+# The job array.
+
+
+@pytest.mark.parametrize("setup", PAPER)
+def test_a_job_trains_as_the_sweep_does(setup, listed, tmp_path):
+    run("bash", "scripts/images.sh", setup, "out", folder=ROOT, **listed)
+    swept = [words for words in calls(listed) if words[0] in ("train.py", "swa.py", "finetune.py")]
+    run("bash", "scripts/sweep.slurm", **listed | {"SETUP": setup, "OUT": "out", "SLURM_ARRAY_TASK_ID": "6"})
+    train, average, tune = calls(listed)
+    assert train == [words for words in swept if words[0] == "train.py"][6]
+    assert average in swept
+    if setup == "s5":  # b12 is not known yet
+        tune.insert(tune.index("--lr") + 2, "7e-4")
+    assert tune in swept
+
+
+def test_the_job_array_is_that_of_s3(listed):
+    indices = re.search(
+        r"^#SBATCH --array=0-(\d+)$", (ROOT / "scripts/sweep.slurm").read_text(), flags=re.MULTILINE
+    )
+    run("bash", "scripts/sweep.slurm", **listed | {"SLURM_ARRAY_TASK_ID": indices[1]})
+    train = calls(listed)[0]
+    assert [value_of(flag, train) for flag in ("--lr", "--seed", "--out")] == [
+        ["1e-1"],
+        ["2012"],
+        ["runs/s3/pretrain/plr1e-1"],
+    ]
+
+
+@pytest.mark.parametrize("index", ["13", "-1", "08", "1x", ""])
+def test_a_job_without_a_learning_rate_is_refused(index, listed):
+    code, output = fails("bash", "scripts/sweep.slurm", **listed | {"SLURM_ARRAY_TASK_ID": index})
+    assert code == 2 and calls(listed) == []
+    assert output == f"SLURM_ARRAY_TASK_ID is '{index}', not the index of a PLR of s3: give --array=0-12\n"
+
+
+def test_a_job_skips_b12(listed):
+    environment = {"SETUP": "s5", "SLURM_ARRAY_TASK_ID": "0"}
+    output = run("bash", "scripts/sweep.slurm", **listed | environment)
+    assert output == "FLR b12 is skipped until all PLRs are there: bash scripts/images.sh s5 adds it\n"
+    calls(listed)
+    run("bash", "scripts/sweep.slurm", **listed | environment | {"FLRS": "b12"})
+    assert [words[0] for words in calls(listed)] == ["train.py", "swa.py"]
+
+
+def test_a_job_leaves_what_the_sweep_made_alone(quick, narrow):
+    before = written(narrow / "runs")
+    job = {"SETUP": "narrow", "OUT": "runs", "SLURM_ARRAY_TASK_ID": "3", "SLURM_SUBMIT_DIR": str(ROOT)}
+    calls(quick)
+    run("bash", str(ROOT / "scripts/sweep.slurm"), folder=narrow, **quick | SHORT | job)
+    assert [words[0] for words in calls(quick)] == ["train.py", "swa.py", "finetune.py"]
+    assert written(narrow / "runs") == before
+
+
 def manual_block(index, changes, folder):
     """A block of commands in the manual, made shorter, and a folder to run it in."""
     block = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[index]
@@ -436,7 +699,7 @@ def manual_block(index, changes, folder):
     return block
 
 
-def test_the_sweep_of_the_manual_gives_its_figures(image_file, tmp_path):
+def test_the_sweep_of_the_manual_gives_its_figures(quick, image_file, tmp_path):
     shorter = [
         ("python -m data cifar10\n", "ls datasets/cifar10.pt\n"),  # would download
         ("1e-4 1e-3 1e-2", "1e-4 1e-2"),
@@ -444,7 +707,7 @@ def test_the_sweep_of_the_manual_gives_its_figures(image_file, tmp_path):
         ("--steps 200", "--steps 1"),
     ]
     sweep = manual_block(0, shorter, tmp_path)
-    run("bash", "-euo", "pipefail", "-c", sweep, folder=tmp_path)
+    run("bash", "-euo", "pipefail", "-c", sweep, folder=tmp_path, **quick)
     assert {path.name for path in (tmp_path / "figures/cifar10").iterdir()} == {
         f"figure{number}.{kind}" for number in ("01", "02") for kind in ("pdf", "png", "json")
     }

@@ -1,0 +1,24 @@
+# The settings of a setup, each with the value that it has where the setup's file does not say otherwise: images.sh,
+# boundary.sh and sweep.slurm read this file first, then the setup's, then the environment variable in brackets. A file
+# of your own for them may begin with `source scripts/setups/s1.sh` and change what differs. Paths are relative to the
+# repository's root.
+
+flags=                          # arguments of train.py: network, width, batch size
+data=                           # prepared image set [DATA]
+prepare=                        # the command that prepares it
+plrs=                           # learning rates of pre-training [PLRS]
+first_seed=2000                 # seed of the first of them; that of the next is one more, and so on
+flrs=                           # learning rates of fine-tuning; b12: the largest PLR that converges [FLRS]
+epochs=200                      # of pre-training [EPOCHS]
+finetune_epochs=200             # of fine-tuning [FINETUNE_EPOCHS]
+windows="2 5 10 50 100"         # numbers of weights that SWA averages [WINDOWS]
+two_stages=                     # two-stage pre-training (figure 12): a PLR of 2B and one of 2A [TWO_STAGES]
+keep_losses="1e-2 1e-3"         # train losses at which weights are kept
+sharpness="--level 1e-2 1e-3"   # arguments of analyze.py sharpness
+
+# Training until convergence (figure 11), by boundary.sh
+converge_lrs=                   # learning rates to begin with; none: the last PLR of regime 1 [LRS]
+converge_seeds="1 2 3"          # [SEEDS]
+converge_loss=1e-4              # train loss to stop at [UNTIL_LOSS]
+converge_epochs=30000           # the most to train for [EPOCHS]
+converge_ratio=1.03             # of the two learning rates next to the boundary, to stop at [RATIO]

@@ -1,0 +1,57 @@
+# Sourced by images.sh, boundary.sh and sweep.slurm with the arguments SETUP [OUT], SETUP being the name of a file in
+# setups/ or the path of another: goes to the repository's root, reads the setup and what the environment changes of it,
+# stops where the image set is missing, and defines the stages of a sweep, each at one learning rate.
+set -a  # the shells of side_by_side take part in all of this
+root=$(realpath -s "$(dirname "${BASH_SOURCE[0]}")/..")
+from_root() { realpath -sm --relative-to "$root" -- "$1"; }
+stop() { echo "$1" >&2; exit 2; }
+
+setup=$(basename -- "$1" .sh) settings=$root/scripts/setups/$1.sh
+[ -f "$settings" ] || settings=$1
+if [ ! -f "$settings" ]; then
+    names=("$root"/scripts/setups/*.sh) names=("${names[@]##*/}")
+    stop "there is no setup $1: give ${names[*]%.sh}, or a file of settings like those in scripts/setups"
+fi
+settings=$(realpath -- "$settings")
+out=$(from_root "${2:-$root/runs/$setup}") other_data=${DATA:+$(from_root "$DATA")}
+cd "$root"
+source scripts/defaults.sh
+source "$settings"
+
+if [ -n "$other_data" ]; then
+    data=$other_data prepare="python -m data SET --out $(printf %q "$DATA") (see python -m data --help)"
+fi
+[ -f "$data" ] || stop "there is no ${DATA:-$data}; prepare it with: $prepare"
+plrs=$(echo ${PLRS:-$plrs}) flrs=$(echo ${FLRS:-$flrs}) two_stages=${TWO_STAGES-$two_stages}
+epochs=${EPOCHS:-$epochs} finetune_epochs=${FINETUNE_EPOCHS:-$finetune_epochs} windows=${WINDOWS:-$windows}
+converge_lrs=${LRS:-$converge_lrs} converge_seeds=${SEEDS:-$converge_seeds} converge_ratio=${RATIO:-$converge_ratio}
+converge_loss=${UNTIL_LOSS:-$converge_loss} converge_epochs=${EPOCHS:-$converge_epochs}
+
+train() { python train.py $flags --data "$data" --keep-loss $keep_losses "$@" ${TRAIN_FLAGS:-}; }
+
+# pretrain INDEX: at that PLR, from 0. Each has its own seed, and so its own initial point and classifier, as in the
+# paper.
+pretrain() {
+    local grid=($plrs)
+    train --lr "${grid[$1]}" --seed $((first_seed + $1)) --steps "$epochs" --out "$out/pretrain/plr${grid[$1]}"
+}
+
+# average PLR: SWA from the end of its pre-training.
+average() { python swa.py "$out/pretrain/plr$1" --windows $windows --out "$out/swa"; }
+
+# finetune RUN FLR...: RUN is a folder in OUT.
+finetune() {
+    python finetune.py "$out/$1" --lr "${@:2}" --steps "$finetune_epochs" --log-every 1 --keep-loss $keep_losses \
+        --out "$out/finetune"
+}
+
+# converge LR SEED: training until convergence.
+converge() {
+    train --lr "$1" --seed "$2" --steps "$converge_epochs" --until-loss "$converge_loss" \
+        --out "$out/converge/lr$1-seed$2"
+}
+
+# Run commands, one a line, JOBS at once. One that fails does not keep the others from running; the exit code is then
+# 123. Through cat, that is not on a terminal, processes report by lines: their bars would write over each other.
+side_by_side() { xargs -r -d '\n' -n 1 -P "$JOBS" bash -euc 2>&1 | cat; }
+set +a
