@@ -19,7 +19,7 @@ import train
 from data.commandline import lr_name
 from data.images import save_image_set
 from data.runs import Run, find_runs
-from data.study import Study, final
+from data.analysis.study import Study, final
 
 ROOT = Path(__file__).parent.parent
 
@@ -593,7 +593,7 @@ def test_the_networks_of_the_paper(setup, narrow, listed, tmp_path, monkeypatch)
         batch,
         200,
     ]
-    assert models.IMAGE_NETWORKS[model].rho == rho
+    assert models.NETWORKS[model].rho == rho
 
 
 def settings_of(setup, *names):
