@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+import torch.compiler.config as compiler_settings
 
 from data.images import ImageSet, digest
 
@@ -14,8 +15,8 @@ os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 # PyTorch's cache of compiled code does not tell instruction sets apart: what was compiled for AVX-512 gives garbage
 # with ATEN_CPU_CAPABILITY=avx2.
-torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
-os.environ["TORCH_COMPILE_CACHE_KEY_TAG"] = torch.compiler.config.cache_key_tag
+compiler_settings.cache_key_tag = torch.backends.cpu.get_cpu_capability()
+os.environ["TORCH_COMPILE_CACHE_KEY_TAG"] = compiler_settings.cache_key_tag
 
 HAS_BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bfloat16 instructions")
