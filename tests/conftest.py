@@ -1,17 +1,47 @@
 """What several test files use."""
 
 import contextlib
+import os
 
 import pytest
 import torch
+import torch.compiler.config as compiler_settings
 
 from data.images import ImageSet, digest
 
+# One is fastest, as the tensors of these tests are small. Processes that tests start have as many.
+THREADS = int(os.environ.get("TEST_THREADS", "1"))
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
+
+# PyTorch's cache of compiled code does not tell instruction sets apart: what was compiled for AVX-512 gives garbage
+# with ATEN_CPU_CAPABILITY=avx2.
+compiler_settings.cache_key_tag = torch.backends.cpu.get_cpu_capability()
+os.environ["TORCH_COMPILE_CACHE_KEY_TAG"] = compiler_settings.cache_key_tag
+
+HAS_BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bfloat16 instructions")
+
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """The tensors of these tests are so small that more threads only cost time."""
-    torch.set_num_threads(1)
+def threads():
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(scope="session")
+def compiler(threads):
+    """Skips where no code with vector instructions can be compiled, which training with --compile consists of."""
+    try:
+        torch.compile(lambda x: (x - x.sum(1, keepdim=True)).clamp_min(0))(torch.ones(3, 32, 16))
+    except Exception as error:  # its kind depends on what is missing, and on the version of PyTorch
+        pytest.skip(f"torch.compile does not work here: {str(error).splitlines()[0]}")
+
+
+@pytest.fixture
+def float64():
+    """Tensors are float64 where nothing else is said: two programs then agree to rounding over many iterations."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def random_image_set(classes=10, train=60, test=30, side=16, seed=0):
@@ -34,7 +64,7 @@ def image_set():
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """A stand-in for CUDA graphs: recorded(step) is a step that graphs note while it is captured, and call to replay."""
+    """A stand-in for CUDA graphs: recorded(step) is a step that graphs note while it is captured and call to replay."""
     capturing = []
 
     class Graph:

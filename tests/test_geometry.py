@@ -1,5 +1,6 @@
 """Angles and barriers whose values are known."""
 
+import functools
 import math
 
 import numpy
@@ -81,7 +82,7 @@ def test_errors_below_the_line_are_no_barrier():
 
 
 def test_barrier_is_measured_from_the_line_between_unequal_ends():
-    """Between 0 and 3, min(w, 1) exceeds w / 3 by most, 2/3, at w = 1, which is alpha = 1/3 (from the other end 2/3)."""
+    """Between 0 and 3, min(w, 1) exceeds w / 3 by most, 2/3, at w = 1: alpha = 1/3 (from the other end 2/3)."""
     ends = float64([0.0]), float64([3.0])
     for first, second in (ends, ends[::-1]):
         found = barrier(first, second, lambda weights: weights[:, 0].clamp_max(1), points=7)
@@ -174,7 +175,9 @@ def test_members_together_are_as_each_alone(on_sphere):
     assert together.shape == (2, 4) and (together[0] > 0.1).any()
     for member in range(4):
         one = slice(member, member + 1)
-        alone = barrier(first[one], second[one], lambda w: errors(w, one), on_sphere=on_sphere, rho=2.0)
+        alone = barrier(
+            first[one], second[one], functools.partial(errors, members=one), on_sphere=on_sphere, rho=2.0
+        )
         torch.testing.assert_close(together[:, one], alone, rtol=1e-10, atol=1e-12)
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import random_image_set
+from conftest import needs_bf16, random_image_set
 from test_networks import CONVNET, NAMES, kernels, plain_logits
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,12 +36,9 @@ def normalised(images):
 
 
 @pytest.fixture
-def double(monkeypatch):
+def double(float64, monkeypatch):
     """Training in float64, so that both loops agree to rounding over many steps."""
     monkeypatch.setattr(images_module, "normalise", normalised)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 class PlainTraining:
@@ -197,7 +194,7 @@ def test_training_in_float32_follows_the_plain_loop(image_set, model, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", NAMES)
-def test_compiled_training_follows_the_plain_loop(image_set, model, monkeypatch):
+def test_compiled_training_follows_the_plain_loop(compiler, image_set, model, monkeypatch):
     assert_follows_in_float32(model, image_set, monkeypatch, compile=True, batch_size=30)
 
 
@@ -272,6 +269,7 @@ def test_augmented_training_follows_the_plain_loop_on_augmented_images(double, i
     assert_weights(task, plain)
 
 
+@needs_bf16
 @pytest.mark.parametrize("model", NAMES)
 def test_bf16_rounds_but_keeps_weights_and_statistics_in_float32(image_set, model):
     rounded, exact = (new_training(model, image_set, precision=p, batch_size=60) for p in ("bf16", "fp32"))
@@ -315,7 +313,7 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 @pytest.mark.parametrize("model", NAMES)
 def test_no_value_is_read_within_an_epoch(image_set, model, precision):
     task = new_training(model, image_set, precision=precision, augment="crop-flip")

@@ -17,7 +17,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms.functional import normalize
 
 from data.__main__ import Limits, main, prepare
-from data.commandline import BadInput, Refused
+from data.commandline import BadInput, Refused, run
 from data.images import ImageSet, batches, digest, epoch_order, load_image_set, normalise, save_image_set
 from data.seeds import generator
 
@@ -434,15 +434,17 @@ def command(*arguments):
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_exit_codes(folder, tmp_path):
+def test_exit_codes(folder, tmp_path, capsys):
     out = tmp_path / "insects.pt"
     main(["folder", "--source", str(folder), "--out", str(out)])
     refused = command("folder", "--source", folder, "--out", out, "--classes", 1)
     assert refused.returncode == 3
     assert refused.stderr.startswith("python -m data: ") and refused.stderr.count("\n") == 1
-    bad = command("folder", "--source", tmp_path / "nowhere", "--out", tmp_path / "other.pt")
-    assert bad.returncode == 2
-    assert str(tmp_path / "nowhere" / "train") in bad.stderr and bad.stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as leaving:
+        run(lambda: main(["folder", "--source", str(tmp_path / "nowhere"), "--out", str(tmp_path / "other.pt")]))
+    error = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert str(tmp_path / "nowhere" / "train") in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("failure, raised", [(KeyboardInterrupt, KeyboardInterrupt), (OSError, BadInput)])

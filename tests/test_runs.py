@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
-from conftest import random_image_set
+from conftest import HAS_BF16, THREADS, needs_bf16, random_image_set
 
 import finetune
 import swa
@@ -22,14 +23,15 @@ import train
 from data.commandline import BadInput, Refused, run
 from data.files import write_json, write_tensors
 from data.images import save_image_set
-from data.runs import SERIES, OpenRun, Run, find_runs, hold
+from data.runs import SERIES, OpenRun, Run, find_runs, hold, loss_name
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train": train, "finetune": finetune, "swa": swa}
 TICKS = ["--data", "ticks", "--lr", "1e-3", "1e30", "3e-2", "--log-every", 5]  # the second diverges
 SELDOM = ["--checkpoint-seconds", 60]  # fewer writes, the same result
 EVERY = [(stage, kind) for stage in SCRIPTS for kind in ("ticks", "images")]
-KEEP_LOSSES = {"train": (4, 2.85), "finetune": (1.55, 1.3)}  # what image runs cross in their first and second step
+# Which logged step is closest to the level of train loss that image runs cross in their first and in their second step.
+KEPT_AT_LOSSES = {"train": (0, 1), "finetune": (0, 2)}
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +87,9 @@ def one_line(capsys):
 def origin(tmp_path_factory):
     """A folder with an image set and two complete runs to continue: tiny.pt, ticks, images."""
     folder = tmp_path_factory.mktemp("origin")
-    write_image_set(folder / "tiny.pt", seed=8)  # one on which train losses fall from the first step on
+    write_image_set(
+        folder / "tiny.pt", seed=119
+    )  # train losses fall by a fifth and more in each of the first steps
     for kind, steps in (("ticks", 10), ("images", 2)):
         assert call("train", *pretraining(kind, folder), "--steps", steps, "--out", folder / kind) == 0
     return folder
@@ -96,7 +100,7 @@ def pretraining(kind, origin):
     return TICKS if kind == "ticks" else images
 
 
-def command(stage, kind, origin, out, points=3):
+def command(stage, kind, origin, out, points=3, keep_losses=True):
     """A run with a checkpoint at every one of `points` logged steps: (script and arguments, run folder)."""
     spacing, keep = (5, 7) if kind == "ticks" else (1, 2)
     folder = out / (f"{kind}-flr1e-4" if stage == "finetune" else kind)
@@ -106,9 +110,24 @@ def command(stage, kind, origin, out, points=3):
         "finetune": [origin / kind, "--lr", 1e-4, *steps, "--out", out],
         "swa": [origin / kind, "--windows", 2, points + 1, "--spacing", spacing, "--out", out],
     }[stage]
-    if kind == "images" and stage in KEEP_LOSSES:
-        own += ["--keep-loss", *KEEP_LOSSES[stage]]
+    if kind == "images" and stage in KEPT_AT_LOSSES and keep_losses:
+        own += ["--keep-loss", *crossed_losses(stage, origin)]
     return [stage, *own, "--checkpoint-seconds", 0, "--device", "cpu"], folder
+
+
+@functools.cache
+def crossed_losses(stage, origin):
+    """The levels of KEPT_AT_LOSSES, from the losses of a run of this stage on images."""
+    with tempfile.TemporaryDirectory() as out:
+        arguments, folder = command(stage, "images", origin, Path(out), keep_losses=False)
+        assert call(*arguments) == 0
+        losses = [loss for [loss] in strict_json(folder / "metrics.json")["train_loss"]]
+    levels = []
+    for before, after, kept in zip((0, 1), (1, 2), KEPT_AT_LOSSES[stage], strict=True):
+        assert losses[before] > 1.05 * losses[after], "the loss must fall in the first and in the second step"
+        other = before if kept == after else after
+        levels.append(float(f"{losses[kept] ** 0.75 * losses[other] ** 0.25:.6g}"))
+    return levels
 
 
 @pytest.fixture(scope="session")
@@ -188,17 +207,19 @@ def test_killed_in_any_write_and_resumed(stage, kind, origin, finished, tmp_path
     check_kills(lambda out: command(stage, kind, origin, out), tmp_path, finished(stage, kind)[1])
 
 
-@pytest.mark.parametrize("stage", KEEP_LOSSES)
-def test_the_runs_that_are_killed_keep_weights_at_losses(stage, finished):
-    losses = finished(stage, "images")[1].glob("loss-*.pt")
-    kept = {"train": {"loss-4e0": 0, "loss-2.85e0": 1}, "finetune": {"loss-1.55e0": 0, "loss-1.3e0": 2}}
-    assert {path.stem: load(path)["step"] for path in losses} == kept[stage]
+@pytest.mark.parametrize("stage", KEPT_AT_LOSSES)
+def test_the_runs_that_are_killed_keep_weights_at_losses(stage, origin, finished):
+    files = finished(stage, "images")[1].glob("loss-*.pt")
+    names = [loss_name(level) for level in crossed_losses(stage, origin)]
+    assert {path.stem: load(path)["step"] for path in files} == dict(
+        zip(names, KEPT_AT_LOSSES[stage], strict=True)
+    )
 
 
 def test_run_until_a_loss_is_killed_in_any_write_and_resumed(origin, tmp_path):
     def made(out):
         arguments, folder = command("train", "images", origin, out, points=5)
-        return [*arguments, "--until-loss", 2.8], folder
+        return [*arguments, "--until-loss", crossed_losses("train", origin)[1]], folder
 
     arguments, expected = made(tmp_path / "expected")
     assert call(*arguments, *SELDOM) == 0
@@ -222,7 +243,6 @@ def start(arguments, folder):
     words = [str(word) for word in arguments]
     process = subprocess.Popen(
         [sys.executable, ROOT / f"{words[0]}.py", *words[1:]],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -348,10 +368,13 @@ OTHER_SETTINGS = [
     ("train", "images", ["--model", "si-resnet18"], "settings model: si-convnet there, si-resnet18 asked for"),
     ("train", "images", ["--seed", 2], "members: [{'lrs': [0.01], 'seed': 1}] there"),
     ("train", "images", ["--compile"], "settings compile: False there, True asked for"),
-    ("train", "images", ["--precision", "bf16"], "settings precision: fp32 there, bf16 asked for"),
+    pytest.param(
+        *("train", "images", ["--precision", "bf16"], "settings precision: fp32 there, bf16 asked for"),
+        marks=needs_bf16,
+    ),
     ("train", "images", ["--augment", "crop-flip"], "settings augment: none there, crop-flip asked for"),
     ("train", "images", ["--until-loss", 0.5], "settings until_loss: None there, 0.5 asked for"),
-    ("train", "images", ["--keep-loss", 2.85], "settings keep_loss: [2.85, 4.0] there, [2.85] asked for"),
+    ("train", "images", ["--keep-loss", 2.85], "settings keep_loss: LEVELS there, [2.85] asked for"),
     ("finetune", "images", ["--steps", 99], "settings steps: 3 there, 99 asked for"),
     ("finetune", "ticks", ["--log-every", 1], "settings log_every: 5 there, 1 asked for"),
     ("swa", "ticks", ["--windows", 4], "settings windows: [2, 4] there, [4] asked for"),
@@ -364,8 +387,10 @@ OTHER_SETTINGS = [
 def test_other_settings_are_refused_with_the_difference(stage, kind, change, difference, finished, capsys):
     arguments, folder = finished(stage, kind)
     before = contents(folder)
+    capsys.readouterr()
     assert call(*arguments, *change) == 3
     error = one_line(capsys)
+    difference = difference.replace("LEVELS", str(Run(folder).settings["keep_loss"]))
     assert error.startswith(f"{stage}.py: {folder}: was made with other settings (") and difference in error
     assert contents(folder) == before
     assert call(*arguments) == 0  # the refused command holds nothing
@@ -393,8 +418,14 @@ def test_runs_made_before_a_setting_existed_go_on(kind, steps, origin, tmp_path)
     assert (Run(old).settings["until_loss"], Run(old).settings["keep_loss"]) == (None, [])
     command = ["train", *pretraining(kind, origin), "--steps", steps]
     assert call(*command, "--out", old) == 0
-    changes = [["--until-loss", 1], ["--keep-loss", 1], ["--precision", "bf16"]]
-    for change in changes[: {"ticks": 1, "images": 3}[kind]]:
+    changes = [["--until-loss", 1]]
+    if kind == "images":
+        changes += [
+            ["--keep-loss", 1],
+            ["--augment", "crop-flip"],
+            *([["--precision", "bf16"]] if HAS_BF16 else []),
+        ]
+    for change in changes:
         assert call(*command, "--out", old, *change) == 3
     for stage, own in (("finetune", ["--lr", 1e-3, "--steps", 1]), ("swa", ["--windows", 2])):
         assert call(stage, old, *own, "--out", tmp_path / stage) == 0
@@ -547,7 +578,7 @@ def test_config_tells_how_the_run_was_made(finished, origin):
     assert (folder / config["parent"]["run"]).resolve() == (origin / "images").resolve()
     assert config["parent"]["step"] == 2
     assert config["versions"]["torch"] == torch.__version__
-    assert config["device"] == "cpu, 1 threads"
+    assert config["device"] == f"cpu, {THREADS} threads"
     settings = {"model": "si-convnet", "width": 2, "batch_size": 4, "rho": 12.0, "steps": 3, "first_step": 2}
     assert {key: config["settings"][key] for key in settings} == settings
 

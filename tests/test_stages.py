@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import random_image_set
+from conftest import needs_bf16, random_image_set
 from test_runs import call, contents, load, one_line, strict_json
 from torch.nn import functional as F
 
@@ -73,12 +73,12 @@ def metrics(folder):
 # Pre-training
 
 
-def test_ticks_follow_a_plain_loop(tmp_path):
-    lrs = [1e-3, 1e-2]  # at larger ones, rounding errors grow too fast to compare
+def test_ticks_follow_a_plain_loop(float64, tmp_path):
+    lrs = [1e-3, 1e-2]
     made = ["--lr", *lrs, "--seed", 3, "--data-seed", 2, "--steps", 40, "--keep", 0, "--log-every", 15]
     assert call("train", "--data", "ticks", *made, "--out", tmp_path / "run") == 0
     data, start = ticks.tick_sets(2), load(tmp_path / "run" / "step-0.pt")
-    frozen = start["buffers"]["frozen"].double()
+    frozen = start["buffers"]["frozen"]
     final, losses = [], []
 
     def logits(layers, inputs):
@@ -86,25 +86,25 @@ def test_ticks_follow_a_plain_loop(tmp_path):
             inputs = F.layer_norm(inputs @ layer.T, (32,), eps=1e-7).relu()
         return (inputs @ frozen.T)[:, 0]
 
-    for lr, initial in zip(lrs, start["weights"].double(), strict=True):
+    for lr, initial in zip(lrs, start["weights"], strict=True):
         layers = initial.view(2, 32, 32)
         for step in range(40):
             order = epoch_order(3, step // 32, 512)[16 * (step % 32) :][:16]
             layers.requires_grad_()
-            batch_logits = logits(layers, data.train_inputs[order].double())
+            batch_logits = logits(layers, data.train_inputs[order])
             loss = F.binary_cross_entropy_with_logits(batch_logits, data.train_labels[order].double())
             moved = layers.detach() - lr * torch.autograd.grad(loss, layers)[0]
             layers = moved / moved.norm()
         final.append(layers.flatten())
-        scores = logits(layers, data.test_inputs.double())
-        losses.append(F.binary_cross_entropy_with_logits(scores, data.test_labels.double()).item())
+        logits_at_end = logits(layers, data.test_inputs)
+        losses.append(F.binary_cross_entropy_with_logits(logits_at_end, data.test_labels.double()).item())
     assert_equal(start["weights"][0], start["weights"][1])
-    torch.testing.assert_close(weights(tmp_path / "run").double(), torch.stack(final), rtol=0, atol=1e-5)
-    assert metrics(tmp_path / "run")["test_loss"][-1] == pytest.approx(losses, rel=1e-4)
+    torch.testing.assert_close(weights(tmp_path / "run"), torch.stack(final), rtol=0, atol=1e-9)
+    assert metrics(tmp_path / "run")["test_loss"][-1] == pytest.approx(losses, rel=1e-6)  # of the digits on disk
     assert metrics(tmp_path / "run")["step"] == [0, 15, 30, 40]
 
 
-def test_many_seeds_in_a_folder_equal_folders_of_their_own(tmp_path):
+def test_many_seeds_in_a_folder_equal_folders_of_their_own(float64, tmp_path):
     common = ["train", "--data", "ticks", "--steps", 40, "--log-every", 40]
     assert call(*common, "--lr", 1e-3, 1e-2, "--seed", 1, 2, "--data-seed", 5, 6, "--out", tmp_path / "all") == 0
     members = Run(tmp_path / "all").members
@@ -115,10 +115,10 @@ def test_many_seeds_in_a_folder_equal_folders_of_their_own(tmp_path):
         folder = tmp_path / str(index)
         seeds = ["--seed", member["seed"], "--data-seed", member["data_seed"]]
         assert call(*common, "--lr", *member["lrs"], *seeds, "--out", folder) == 0
-        torch.testing.assert_close(weights(folder)[0], weights(tmp_path / "all")[index], rtol=0, atol=1e-6)
+        torch.testing.assert_close(weights(folder)[0], weights(tmp_path / "all")[index], rtol=0, atol=1e-9)
         for name in SERIES:
             ours, alone = metrics(tmp_path / "all")[name], metrics(folder)[name]
-            assert [row[index] for row in ours] == pytest.approx([row[0] for row in alone], rel=1e-4)
+            assert [row[index] for row in ours] == pytest.approx([row[0] for row in alone], rel=1e-6)
 
 
 def test_repeated_seeds_are_one_member(tmp_path):
@@ -183,11 +183,12 @@ def network_at(folder, name):
     return network
 
 
-def test_ticks_train_the_same_networks_when_compiled(tmp_path):
+def test_ticks_train_the_same_networks_when_compiled(compiler, float64, tmp_path, capsys):
     compiled = ["--lr", 1e-4, "--steps", 40, "--log-every", 10, "--data", "ticks"]
     assert call("train", *compiled, "--compile", "--out", tmp_path / "compiled") == 0
+    assert "cannot compile" not in capsys.readouterr().err
     assert call("train", *compiled, "--out", tmp_path / "plain") == 0
-    torch.testing.assert_close(weights(tmp_path / "compiled"), weights(tmp_path / "plain"), rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights(tmp_path / "compiled"), weights(tmp_path / "plain"), rtol=0, atol=1e-9)
     assert call("finetune", tmp_path / "compiled", "--lr", 1e-5, "--steps", 1, "--out", tmp_path) == 0
     assert Run(tmp_path / "compiled-flr1e-5").settings["compile"]
 
@@ -214,6 +215,7 @@ def test_training_goes_on_where_nothing_can_be_compiled(
     )
 
 
+@needs_bf16
 def test_precision_and_augmentation_go_on_through_the_stages(arguments, pretrained, tmp_path):
     made = [*arguments["images"], "--precision", "bf16", "--augment", "crop-flip"]
     assert call("train", *made, "--steps", 4, "--out", tmp_path / "run") == 0
@@ -230,19 +232,20 @@ def test_precision_and_augmentation_go_on_through_the_stages(arguments, pretrain
 
 def test_memory_of_a_step_is_kept_for_the_next():
     """Without that, every tensor of megabytes comes as fresh pages that the system has to clear."""
-    faults = {}
-    for kept in (True, False):
-        script = f"""
-import resource, torch, train
-train.device_of("cpu") if {kept} else None
-def step():
-    tensor = torch.ones(10 * 2**20)  # beyond what glibc might keep by itself
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-after = [step() for _ in range(10)]
-print(min(second - first for first, second in zip(after, after[1:])))
+    script = """
+import resource, torch
+from data.device import device_of
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(10 * 2**20)  # beyond what glibc might keep by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(min(page_faults() for _ in range(10)))
+device_of("cpu")
+print(min(page_faults() for _ in range(10)))
 """
-        faults[kept] = int(subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True))
-    assert faults[True] < 5 < faults[False]
+    printed = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True)
+    without, kept = map(int, printed.split())
+    assert kept < 5 < without
 
 
 @pytest.mark.slow
@@ -346,9 +349,6 @@ def test_several_runs_are_finetuned_by_one_command(pretrained, tmp_path):
 
 # Training until a loss, and weights kept where the loss crosses a level
 
-UNTIL_LOSS = {"ticks": 1.2, "images": 0.85}
-KEEP_LOSSES = [5, 3.9, 3.3, 0.85, 0.8, 0.7, 1e-9]  # the first is above the initial loss, the last is never reached
-
 
 @pytest.fixture(scope="session")
 def followed(arguments, tmp_path_factory):
@@ -360,22 +360,28 @@ def followed(arguments, tmp_path_factory):
     return folders
 
 
+def deepest_fall(measured, earliest=2):
+    """Where the largest loss of the members falls furthest below all before: (index of the logged step, level between).
+
+    The last logged step is no candidate: a run that stops at the level stops before its end.
+    """
+    losses = [max(row) for row in measured["train_loss"]]
+    falls = {index: min(losses[:index]) / losses[index] for index in range(earliest, len(losses) - 1)}
+    index = max(falls, key=falls.get)
+    assert falls[index] > 1.01, "the loss must fall"
+    return index, float(f"{losses[index] * falls[index] ** 0.5:.6g}")
+
+
 @pytest.fixture(scope="session")
-def stopped(arguments, tmp_path_factory):
-    """stopped[kind]: the command and the folder of the same run with --until-loss."""
+def stopped(arguments, followed, tmp_path_factory):
+    """stopped[kind]: command and folder of the same run with --until-loss, and the index of the step to stop at."""
     runs = {}
     for kind in KINDS:
-        folder = tmp_path_factory.mktemp("stopped") / kind
-        length = ["--steps", 14 * PACE[kind], "--until-loss", UNTIL_LOSS[kind]]
-        runs[kind] = ["train", *arguments[kind], *length, "--out", folder], folder
+        folder, (index, level) = tmp_path_factory.mktemp("stopped") / kind, deepest_fall(metrics(followed[kind]))
+        length = ["--steps", 14 * PACE[kind], "--until-loss", level]
+        runs[kind] = ["train", *arguments[kind], *length, "--out", folder], folder, index
         assert call(*runs[kind][0]) == 0
     return runs
-
-
-def first_below(measured, level):
-    """The index of the first logged step at which the losses of all members are below a level; None without one."""
-    below = [max(losses) < level for losses in measured["train_loss"]]
-    return below.index(True) if any(below) else None
 
 
 def assert_is_beginning(measured, whole, logged_steps):
@@ -388,23 +394,27 @@ def assert_is_beginning(measured, whole, logged_steps):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stops_at_the_first_logged_step_below_until_loss(kind, stopped, followed):
-    (_, folder), whole = stopped[kind], metrics(followed[kind])
-    at = first_below(whole, UNTIL_LOSS[kind])
-    assert 1 < at < 14
-    assert_is_beginning(metrics(folder), whole, at + 1)
+    _, folder, at = stopped[kind]
+    assert_is_beginning(metrics(folder), metrics(followed[kind]), at + 1)
     assert_equal(load(folder / "checkpoint.pt"), load(followed[kind] / f"step-{at * PACE[kind]}.pt"))
     assert [path.name for path in folder.glob("*.pt")] == ["checkpoint.pt"]
 
 
-def test_members_of_a_folder_stop_together(stopped):
-    losses = metrics(stopped["ticks"][1])["train_loss"]
-    assert [min(row) < UNTIL_LOSS["ticks"] for row in losses[-3:]] == [True] * 3
-    assert [max(row) < UNTIL_LOSS["ticks"] for row in losses[-3:]] == [False, False, True]
+def test_members_of_a_folder_stop_together(tmp_path):
+    """The loss of the second member falls faster; it goes on below the level until that of the first is there."""
+    command = ["train", "--data", "ticks", "--lr", 1e-5, 1e-3, "--steps", 80, "--log-every", 10, "--out"]
+    assert call(*command, tmp_path / "whole") == 0
+    whole = metrics(tmp_path / "whole")
+    at, level = deepest_fall(whole, earliest=3)
+    assert [row[1] < level for row in whole["train_loss"][at - 2 : at + 1]] == [True] * 3
+    assert [row[0] < level for row in whole["train_loss"][at - 2 : at + 1]] == [False, False, True]
+    assert call(*command, tmp_path / "stopped", "--until-loss", level) == 0
+    assert_is_beginning(metrics(tmp_path / "stopped"), whole, at + 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_stopped_below_its_loss_is_complete(kind, stopped, monkeypatch):
-    command, folder = stopped[kind]
+    command, folder, _ = stopped[kind]
     before = contents(folder)
     monkeypatch.setattr(train, "make_task", None)
     assert call(*command) == 0
@@ -425,15 +435,17 @@ def test_a_run_goes_on_to_its_end_above_the_loss_and_nowhere_below_it(
 
 
 def test_a_run_stops_at_logged_steps_only(arguments, tmp_path):
-    command = [*arguments["images"], "--steps", 14, "--log-every", 5, "--until-loss", UNTIL_LOSS["images"]]
-    assert call("train", *command, "--out", tmp_path / "run") == 0
-    measured = metrics(tmp_path / "run")
-    assert measured["step"] == [0, 5, 10] and first_below(measured, UNTIL_LOSS["images"]) == 2
+    command = ["train", *arguments["images"], "--steps", 14, "--log-every", 5, "--out"]
+    assert call(*command, tmp_path / "whole") == 0
+    at, level = deepest_fall(metrics(tmp_path / "whole"))
+    assert call(*command, tmp_path / "run", "--until-loss", level) == 0
+    assert_is_beginning(metrics(tmp_path / "run"), metrics(tmp_path / "whole"), at + 1)
+    assert metrics(tmp_path / "run")["step"] == [0, 5, 10]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_stopped_below_its_loss_is_finetuned_from_there(kind, stopped, followed, tmp_path):
-    (_, folder), pace = stopped[kind], PACE[kind]
+    (_, folder, _), pace = stopped[kind], PACE[kind]
     at = metrics(folder)["step"][-1]
     assert call("finetune", folder, "--lr", 1e-2, "--steps", 2 * pace, "--out", tmp_path) == 0
     child = Run(tmp_path / f"{kind}-flr1e-2")
@@ -443,42 +455,57 @@ def test_a_run_that_stopped_below_its_loss_is_finetuned_from_there(kind, stopped
     assert_equal(weights(child.path), weights(followed[kind], f"step-{at + 2 * pace}"))
 
 
-def closest_at_first_crossing(measured, level):
-    """The index of the logged step that is to be kept at a level, from the metrics alone; None without one."""
-    losses = [loss for [loss] in measured["train_loss"]]
-    after = first_below(measured, level)
-    return min((after - 1, after), key=lambda index: abs(math.log(losses[index] / level))) if after else None
+LOSSES = [4.3, 3.1, 1.6, 1.2, 1.1, 0.9, 0.81, 0.86, 0.65, 0.87, 0.6, 0.7, 0.5, 0.6, 0.4]  # by epoch
+KEPT_AT = {  # what of those is kept at which level
+    5: None,  # above the initial loss
+    3.9: 0,
+    3.3: 1,
+    0.85: 6,  # crossed again at 10, as are the next two
+    0.8: 7,
+    0.7: 8,
+    1e-9: None,
+}
+NAMES_OF_LEVELS = {3.9: "loss-3.9e0", 3.3: "loss-3.3e0", 0.85: "loss-8.5e-1", 0.8: "loss-8e-1", 0.7: "loss-7e-1"}
 
 
-def check_kept_losses(folder, whole, first_step):
-    """What is kept at the levels is what another run, of the same weights, has kept step by step."""
-    closest = {level: closest_at_first_crossing(metrics(folder), level) for level in KEEP_LOSSES}
-    kept = {f"loss-{level}e0": index for level, index in closest.items() if index is not None and level >= 1}
-    kept |= {
-        f"loss-{10 * level:g}e-1": index for level, index in closest.items() if index is not None and level < 1
-    }
+@pytest.fixture
+def scripted_losses(monkeypatch):
+    """The measured train losses of image runs are LOSSES, by the epoch since the beginning of pre-training."""
+    advance, evaluate_train = train.ImageTraining.advance, train.ImageTraining.evaluate_train
+
+    def scripted(task, measured, step):
+        return measured | {"train_loss": torch.tensor([LOSSES[task.settings["first_step"] + step]])}
+
+    monkeypatch.setattr(
+        train.ImageTraining, "advance", lambda self, step, until: scripted(self, advance(self, step, until), until)
+    )
+    monkeypatch.setattr(
+        train.ImageTraining, "evaluate_train", lambda self: scripted(self, evaluate_train(self), 0)
+    )
+
+
+def check_kept_losses(folder, whole, first_step, kept_at):
+    """What is kept at the levels is what another run, of the same weights, has kept epoch by epoch."""
+    assert [loss for [loss] in metrics(folder)["train_loss"]] == LOSSES[first_step:]
+    kept = {NAMES_OF_LEVELS[level]: epoch for level, epoch in kept_at.items() if epoch is not None}
     files = {path.stem: load(path) for path in folder.glob("loss-*")}
     assert files.keys() == kept.keys()
-    for name, index in kept.items():
-        assert_equal(files[name], load(whole / f"step-{first_step + index}.pt") | {"step": index})
-    return closest
+    for name, epoch in kept.items():
+        assert_equal(files[name], load(whole / f"step-{epoch}.pt") | {"step": epoch - first_step})
 
 
-def test_weights_are_kept_at_the_first_crossing_of_a_loss(arguments, followed, tmp_path):
-    command = [*arguments["images"], "--steps", 14, "--keep-loss", *KEEP_LOSSES, "--out", tmp_path / "run"]
+def test_weights_are_kept_at_the_first_crossing_of_a_loss(scripted_losses, arguments, followed, tmp_path):
+    command = [*arguments["images"], "--steps", 14, "--keep-loss", *KEPT_AT, "--out", tmp_path / "run"]
     assert call("train", *command) == 0
-    found = check_kept_losses(tmp_path / "run", followed["images"], 0)
-    assert found == {5: None, 3.9: 0, 3.3: 1, 0.85: 6, 0.8: 7, 0.7: 8, 1e-9: None}
-    assert_is_beginning(metrics(tmp_path / "run"), metrics(followed["images"]), 15)
-    losses = [loss for [loss] in metrics(tmp_path / "run")["train_loss"]]
-    assert losses[9] > 0.85 and losses[10] < 0.7  # both levels are crossed again
+    check_kept_losses(tmp_path / "run", followed["images"], 0, KEPT_AT)
+    whole = metrics(followed["images"])
+    assert_is_beginning(metrics(tmp_path / "run") | {"train_loss": whole["train_loss"]}, whole, 15)
 
 
-def test_finetuning_keeps_weights_at_losses(pretrained, followed, tmp_path):
-    child = finetuned(pretrained["images", 4], tmp_path, "--keep-loss", *KEEP_LOSSES, units=10)
-    found = check_kept_losses(child, followed["images"], 4)
-    assert [level for level, index in found.items() if index is None] == [5, 3.9, 3.3, 1e-9]
-    assert Run(child).settings["keep_loss"] == sorted(KEEP_LOSSES)
+def test_finetuning_keeps_weights_at_losses(scripted_losses, pretrained, followed, tmp_path):
+    child = finetuned(pretrained["images", 4], tmp_path, "--keep-loss", *KEPT_AT, units=10)
+    check_kept_losses(child, followed["images"], 4, KEPT_AT | {3.9: None, 3.3: None})
+    assert Run(child).settings["keep_loss"] == sorted(KEPT_AT)
 
 
 @pytest.mark.parametrize(
