@@ -45,8 +45,7 @@ class ImageTraining:
         self.lr, self.seed = member["lrs"][-1], member["seed"]
         self.settings, self.data, self.device = settings, image_set, device
         network = models.build(settings["model"], settings["width"], len(image_set.classes), init_seed(self.seed))
-        self.random = torch.Generator(device)  # of the network's own random numbers
-        dropout.use_generator(network, self.random)
+        self.generators = dropout.use_generator(network, torch.Generator(device))
         self.evaluator = Evaluator(network, device, settings["precision"] == BF16)
         self.weights = self.evaluator.weights
         if settings["rho"] is not None:
@@ -66,7 +65,8 @@ class ImageTraining:
         train_on = self._step if self.replays is None else self._replay
         self.totals.zero_()
         for epoch in range(first_step + step, first_step + until):
-            self.random.manual_seed(seed_of("network", self.seed, epoch))
+            for generator in self.generators:
+                generator.manual_seed(seed_of("network", self.seed, epoch))
             for samples in self._samples(epoch).to(self.device).split(self.settings["batch_size"]):
                 train_on(samples)
         loss, accuracy = (self.totals / (size * (until - step))).tolist()
@@ -98,7 +98,7 @@ class ImageTraining:
     def _replay(self, samples):
         """_step() as a CUDA graph, one for each size of batch, of which there are two at most."""
         if len(samples) not in self.replays:
-            self.replays[len(samples)] = captured(self._step, self._changes(), samples, generators=[self.random])
+            self.replays[len(samples)] = captured(self._step, self._changes(), samples, generators=self.generators)
         self.replays[len(samples)](samples)
 
     def _changes(self):
@@ -109,7 +109,7 @@ class ImageTraining:
     def _try_compiled(self, compiled):
         """Train and evaluate on batches of all the sizes there are with a compiled network, and leave no trace of it."""
         self.evaluator.forward = compiled
-        with unchanged(self._changes(), [self.random]):
+        with unchanged(self._changes(), self.generators):
             batches = self._samples(0).to(self.device).split(self.settings["batch_size"])
             for samples in {len(samples): samples for samples in batches}.values():
                 self._step(samples)

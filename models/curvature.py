@@ -44,7 +44,9 @@ def sharpness(evaluator, train_batches, some_batches, count, probes, randoms):
     network = evaluator.network
     use_batch_statistics(network)
     with evaluator.autocast():
-        norm, loss, accuracy = effective_gradient_norm(network, evaluator.weights, evaluator.gradient, train_batches)
+        norm, loss, accuracy = effective_gradient_norm(
+            network, evaluator.weights, evaluator.gradient, train_batches
+        )
 
     def losses():
         for inputs, labels in some_batches():

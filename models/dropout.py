@@ -19,7 +19,8 @@ class Dropout(nn.Module):
 
 
 def use_generator(network, generator):
-    """Have all dropout of a network draw from one generator, on the network's device."""
-    for module in network.modules():
-        if isinstance(module, Dropout):
-            module.generator = generator
+    """Have all dropout of a network draw from a generator on the network's device; [generator], or [] without dropout."""
+    layers = [module for module in network.modules() if isinstance(module, Dropout)]
+    for layer in layers:
+        layer.generator = generator
+    return [generator] if layers else []

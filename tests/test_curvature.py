@@ -14,6 +14,7 @@ import models
 from data.seeds import generator
 from models import curvature, sphere
 from models.curvature import SphereHessian, effective_gradient_norm
+from models.evaluator import trained_parameters
 
 SHAPES = [(3,), (2, 3, 2, 1), (4, 2)]
 SIZE = 3 + 12 + 8
@@ -109,7 +110,7 @@ def small_network(eps=None):
     network = exact(models.build("si-convnet", 1, 2, init_seed=3)).train()
     for norm in network.norms:
         norm.eps = eps or norm.eps
-    weights, gradient = sphere.flatten(models.trained_parameters(network))
+    weights, gradient = sphere.flatten(trained_parameters(network))
     sphere.project_(weights, 2.0)
     return network, weights, gradient
 
@@ -122,7 +123,7 @@ def network_losses(network):
 
 
 def network_hessian(network, weights):
-    return SphereHessian(models.trained_parameters(network), weights, network_losses(network))
+    return SphereHessian(trained_parameters(network), weights, network_losses(network))
 
 
 def hessian_by_direction(network, weights):
@@ -179,10 +180,10 @@ def test_the_largest_eigenvalue_of_single_precision_weights():
     network, weights, _ = small_network()
     expected = numpy.linalg.eigvalsh(hessian_by_direction(network, weights))[-1]
     network = models.build("si-convnet", 1, 2, init_seed=3).train()
-    weights, _ = sphere.flatten(models.trained_parameters(network))
+    weights, _ = sphere.flatten(trained_parameters(network))
     sphere.project_(weights, 2.0)
     losses = lambda: [F.cross_entropy(network(INPUTS.float()), LABELS)]  # noqa: E731
-    hessian = SphereHessian(models.trained_parameters(network), weights, losses)
+    hessian = SphereHessian(trained_parameters(network), weights, losses)
     value, residual = hessian.largest_eigenvalue(generator("start"), tolerance=1e-3)
     assert value == pytest.approx(expected, rel=5e-3)
     assert residual < 2e-3 * value
@@ -312,7 +313,7 @@ def test_effective_gradient_norm_is_the_mean_over_batches_at_norm_1():
         logits = plain(images)
         chances = logits.exp() / logits.exp().sum(dim=1, keepdim=True)
         each = -chances[torch.arange(len(labels)), labels].log()
-        gradients = torch.autograd.grad(each.mean(), models.trained_parameters(plain))
+        gradients = torch.autograd.grad(each.mean(), trained_parameters(plain))
         norms.append(math.sqrt(sum(numpy.square(part.numpy()).sum() for part in gradients)))
         losses += each.tolist()
         correct += sum(numpy.argmax(logits.detach().numpy(), axis=1) == labels.numpy())

@@ -35,7 +35,9 @@ def test_bf16_on_a_processor_without_its_instructions(command, tmp_path, without
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("script, arguments", [("finetune", ["--lr", 1e-4, "--steps", 1]), ("swa", ["--windows", 2])])
+@pytest.mark.parametrize(
+    "script, arguments", [("finetune", ["--lr", 1e-4, "--steps", 1]), ("swa", ["--windows", 2])]
+)
 def test_bf16_runs_from_another_machine_are_not_continued(
     script, arguments, command, tmp_path, without_bf16, capsys
 ):

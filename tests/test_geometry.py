@@ -10,11 +10,11 @@ import torch
 import models
 from data.seeds import generator
 from models import mlp
-from models.geometry import CONVENTIONS, Convention, angular_distance, error_barriers, measurements_of_line
+from models.geometry import BarrierProtocol, angular_distance, error_barriers, measurements_of_line
 
 
 def convention(points=11, on_sphere=False):
-    return Convention(points=points, on_sphere=on_sphere, batch_norm=False, floor=0.1)
+    return BarrierProtocol(points=points, on_sphere=on_sphere, batch_norm=False, floor=0.1)
 
 
 def float64(*rows):
@@ -232,9 +232,8 @@ def test_permuted_hidden_units_are_the_same_solution_behind_a_barrier():
     assert barrier(weights, permuted, errors).item() > 10
 
 
-def test_conventions_are_those_of_the_paper():
-    assert set(CONVENTIONS) == {"si-mlp", *models.IMAGE_NETWORKS}
-    assert {name: found[:3] for name, found in CONVENTIONS.items()} == {
+def test_barrier_protocols_are_those_of_the_paper():
+    assert {name: network.barrier[:3] for name, network in models.NETWORKS.items()} == {
         "si-mlp": (11, False, False),
         "si-convnet": (21, True, True),
         "si-resnet18": (21, True, True),

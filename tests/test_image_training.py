@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
-import train
 from data import images as images_module
 from data.augment import crop_and_flip, crops_and_flips
 from data.images import epoch_order
@@ -24,7 +23,12 @@ BATCH_SIZES = {"several batches, the last one partial": 16, "one step per epoch"
 
 def new_training(model, image_set, lrs=(LR,), seed=SEED, device=DEVICE, **changes):
     settings = {"model": model, "width": 4, "batch_size": 16, "rho": 7.0, "first_step": 0}
-    settings |= {"compile": False, "precision": "fp32", "augment": "none"}
+    settings |= {
+        "optimizer": models.NETWORKS[model].optimizer,
+        "compile": False,
+        "precision": "fp32",
+        "augment": "none",
+    }
     return ImageTraining(settings | changes, [{"lrs": list(lrs), "seed": seed}], device, image_set)
 
 
@@ -47,8 +51,8 @@ class PlainTraining:
     def __init__(self, task, model, image_set):
         self.model, self.data = model, image_set
         self.rho, self.batch_size = task.settings["rho"], task.settings["batch_size"]
-        self.kernels = [p.detach().double().clone().contiguous() for p in kernels(task.network).values()]
-        layer = task.network.classifier
+        self.kernels = [p.detach().double().clone().contiguous() for p in kernels(task.evaluator.network).values()]
+        layer = task.evaluator.network.classifier
         self.classifier = layer.weight.double(), None if layer.bias is None else layer.bias.double()
         self.running = None
 
@@ -56,7 +60,7 @@ class PlainTraining:
         return plain_logits(self.model, normalised(images), self.kernels, self.classifier, statistics)
 
     def train_epoch(self, epoch, lr, seed):
-        """One epoch; returns loss and accuracy averaged over images as met."""
+        """One epoch; returns loss and accuracy averaged over images in train mode."""
         images, labels = self.data.train_images, self.data.train_labels
         order = epoch_order(seed, epoch, len(labels)).tolist()
         losses, correct = [], []
@@ -116,14 +120,14 @@ def assert_metrics(metrics, split, expected, tolerance=1e-9, flips=0):
 
 
 def assert_weights(task, plain, tolerance=1e-9):
-    found = [p.detach().double() for p in kernels(task.network).values()]
+    found = [p.detach().double() for p in kernels(task.evaluator.network).values()]
     for kernel, expected in zip(found, plain.kernels, strict=True):
         torch.testing.assert_close(kernel, expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
 def state(task):
     """All tensors of a task by name."""
-    tensors = task.tensors()
+    tensors = task.state()
     return {"weights": tensors["weights"], **tensors["buffers"]}
 
 
@@ -141,9 +145,9 @@ def test_starts_at_the_default_initialisation_scaled_to_rho(image_set, model):
     built = models.build(model, 4, 10, generator("init", SEED).initial_seed()).double()
     parameters = list(kernels(built).values())
     norm = math.sqrt(sum(p.square().sum().item() for p in parameters))
-    for found, drawn in zip(kernels(task.network).values(), parameters, strict=True):
+    for found, drawn in zip(kernels(task.evaluator.network).values(), parameters, strict=True):
         torch.testing.assert_close(found.double(), drawn * 7.0 / norm, rtol=1e-6, atol=0)
-    assert torch.equal(task.network.classifier.weight.double(), built.classifier.weight)
+    assert torch.equal(task.evaluator.network.classifier.weight.double(), built.classifier.weight)
 
 
 def test_start_depends_on_the_seed_but_not_on_the_learning_rate(image_set):
@@ -151,7 +155,7 @@ def test_start_depends_on_the_seed_but_not_on_the_learning_rate(image_set):
     assert_same(state(task), state(new_training(CONVNET, image_set, lrs=[0.5])))
     other = new_training(CONVNET, image_set, seed=SEED + 1)
     assert not (task.weights == other.weights).any()
-    assert not torch.equal(task.network.classifier.weight, other.network.classifier.weight)
+    assert not torch.equal(task.evaluator.network.classifier.weight, other.evaluator.network.classifier.weight)
 
 
 # Training
@@ -160,7 +164,9 @@ def test_start_depends_on_the_seed_but_not_on_the_learning_rate(image_set):
 @pytest.mark.parametrize("batch_size", BATCH_SIZES.values(), ids=BATCH_SIZES)
 @pytest.mark.parametrize("model", NAMES)
 def test_losses_weights_and_evaluations_follow_the_plain_loop(double, image_set, model, batch_size, monkeypatch):
-    monkeypatch.setattr(train, "EVALUATION_BATCH", {"cpu": 7})  # unequal batches, which would show in the means
+    monkeypatch.setattr(
+        images_module, "EVALUATION_BATCH", {"cpu": 7}
+    )  # unequal batches, which would show in the means
     task = new_training(model, image_set, batch_size=batch_size)
     plain = PlainTraining(task, model, image_set)
     start = task.weights.clone()
@@ -201,9 +207,9 @@ def test_compiled_training_follows_the_plain_loop(compiler, image_set, model, mo
 @pytest.mark.parametrize("model", NAMES)
 def test_the_norm_is_kept_as_a_whole_and_not_by_layer(double, image_set, model):
     task = new_training(model, image_set, lrs=[0.05])
-    before = [p.norm().item() for p in kernels(task.network).values()]
+    before = [p.norm().item() for p in kernels(task.evaluator.network).values()]
     task.advance(0, 1)
-    after = [p.norm().item() for p in kernels(task.network).values()]
+    after = [p.norm().item() for p in kernels(task.evaluator.network).values()]
     assert max(abs(b / a - 1) for a, b in zip(before, after)) > 0.01
     assert math.hypot(*after) == pytest.approx(7.0, rel=1e-12)
 
@@ -238,7 +244,7 @@ def test_other_image_sizes_and_class_counts_follow_the_plain_loop(double, model,
     image_set = random_image_set(classes=classes, train=20, test=6, side=side)
     task = new_training(model, image_set)
     plain = PlainTraining(task, model, image_set)
-    assert task.network.classifier.out_features == classes
+    assert task.evaluator.network.classifier.out_features == classes
     assert_metrics(task.advance(0, 1), "train", plain.train_epoch(0, LR, SEED))
     assert_metrics(task.evaluate(), "test", plain.evaluate())
 
@@ -246,9 +252,11 @@ def test_other_image_sizes_and_class_counts_follow_the_plain_loop(double, model,
 @pytest.mark.parametrize("model", NAMES)
 def test_the_classifier_stays_and_all_else_moves(image_set, model):
     task = new_training(model, image_set)
-    before = {name: tensor.clone() for name, tensor in task.network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in task.evaluator.network.state_dict().items()}
     task.advance(0, 1)
-    same = {name for name, tensor in task.network.state_dict().items() if torch.equal(tensor, before[name])}
+    same = {
+        name for name, tensor in task.evaluator.network.state_dict().items() if torch.equal(tensor, before[name])
+    }
     assert same == {name for name in before if name.startswith("classifier")}
     assert before["classifier.weight"].norm().item() == pytest.approx(10, rel=1e-6)
 
@@ -275,7 +283,7 @@ def test_bf16_rounds_but_keeps_weights_and_statistics_in_float32(image_set, mode
     rounded, exact = (new_training(model, image_set, precision=p, batch_size=60) for p in ("bf16", "fp32"))
     start, seen = exact.weights.clone(), []
     for task in (rounded, exact):
-        task.network.classifier.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+        task.evaluator.network.classifier.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
         task.found = [*task.evaluate_train().values(), *task.advance(0, 1).values(), *task.evaluate().values()]
         task.load_average(task.weights.clone())
         assert all(
@@ -305,6 +313,30 @@ def test_replayed_steps_give_the_same_bits(image_set, model, augment, recorded):
     assert_same(state(replayed), state(plain))
 
 
+@pytest.mark.parametrize("size", [12, 16, 30])
+def test_what_compiles_for_some_batches_only_is_not_compiled(image_set, size, monkeypatch, capsys):
+    """12 and 16 images are trained on at once, and 30 evaluated; nothing of the trial is left behind."""
+
+    def compile_for_other_sizes(network, **options):
+        def call(x):
+            if len(x) == size:
+                raise RuntimeError("C++ compile error")
+            return network(x)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_for_other_sizes)
+    monkeypatch.setattr("models.compiled.failures", [])
+    task, plain = new_training(CONVNET, image_set, compile=True), new_training(CONVNET, image_set)
+    assert capsys.readouterr().err.startswith(
+        "--compile: cannot compile here (C++ compile error); going on without"
+    )
+    assert task.evaluator.forward is task.evaluator.network
+    assert_same(state(task), state(plain))
+    assert task.advance(0, 2) | task.evaluate() == plain.advance(0, 2) | plain.evaluate()
+    assert_same(state(task), state(plain))
+
+
 class NoWaiting(TorchDispatchMode):
     """Fails at operations that make the host wait for a GPU."""
 
@@ -318,8 +350,8 @@ class NoWaiting(TorchDispatchMode):
 def test_no_value_is_read_within_an_epoch(image_set, model, precision):
     task = new_training(model, image_set, precision=precision, augment="crop-flip")
     with NoWaiting():
-        for visits in task._visits(0).split(16):
-            task._step(visits)
+        for samples in task._samples(0).split(16):
+            task._step(samples)
         with pytest.raises(AssertionError):
             task.totals[0].item()
 
@@ -365,12 +397,12 @@ def test_stages_of_any_length_give_the_same_bits(image_set, model):
     at_once, resumed, first = (new_training(model, image_set) for _ in range(3))
     at_once.advance(0, 3)
     first.advance(0, 1)
-    tensors = first.tensors()
+    tensors = first.state()
     first.advance(1, 2)  # what tensors() gave stays as it was
-    resumed.load(tensors)
+    resumed.resume(tensors)
     resumed.advance(1, 3)
     continued = new_training(model, image_set, lrs=[0.5, LR], first_step=1)
-    continued.load(tensors)
+    continued.resume(tensors)
     continued.advance(0, 2)
     assert not torch.equal(at_once.weights, tensors["weights"])
     assert_same(state(resumed), state(at_once))
@@ -381,14 +413,14 @@ def test_stages_of_any_length_give_the_same_bits(image_set, model):
 def test_loading_brings_the_frozen_classifier_along(image_set):
     task, other = new_training(CONVNET, image_set), new_training(CONVNET, image_set, seed=SEED + 1)
     task.advance(0, 1)
-    other.load(task.tensors())
+    other.resume(task.state())
     assert_same(state(other), state(task))
     assert other.evaluate() == task.evaluate()
 
 
 @pytest.mark.parametrize("model", NAMES)
 def test_averaged_weights_get_no_projection_and_statistics_of_their_own(double, image_set, model, monkeypatch):
-    monkeypatch.setattr(train, "REESTIMATION_BATCH", 25)
+    monkeypatch.setattr("train.REESTIMATION_BATCH", 25)
     task = new_training(model, image_set)
     start = task.weights.clone()
     task.advance(0, 2)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import models
+from models.evaluator import trained_parameters
 
 CONVNET, RESNET = "si-convnet", "si-resnet18"
 NAMES = [CONVNET, RESNET]
@@ -83,7 +84,7 @@ def pixels(count=8, side=16, seed=0):
 )
 def test_trained_parameters_are_all_convolutions_and_as_many_as_published(name, width, weights, filters):
     network = models.build(name, width, 10, init_seed=0)
-    trained = models.trained_parameters(network)
+    trained = trained_parameters(network)
     assert {id(p) for p in trained} == {id(p) for p in kernels(network).values()}
     assert sum(p.numel() for p in trained) == weights
     assert sum(len(p) for p in trained) == filters

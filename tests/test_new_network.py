@@ -160,6 +160,25 @@ def test_a_killed_run_ends_in_the_same_bits(command, pretrained, tmp_path, monke
     assert strict_json(tmp_path / "run/metrics.json") == strict_json(pretrained / "metrics.json")
 
 
+def test_replayed_steps_include_the_momentum_and_draw_on(image_file, recorded):
+    settings = {"model": "made-up", "width": 4, "optimizer": RECORD.optimizer, "batch_size": BATCH, "rho": None}
+    settings |= {"compile": False, "precision": "fp32", "augment": "none", "first_step": 0}
+    member, image_set = {"lrs": [LR], "seed": 1}, load_image_set(image_file)
+    plain, replayed = (train.ImageTraining(settings, [member], torch.device("cpu"), image_set) for _ in range(2))
+    replayed._step = recorded(replayed._step)
+    replayed.replays = {}  # as on a GPU
+    for epoch in range(3):
+        assert replayed.advance(epoch, epoch + 1) == plain.advance(epoch, epoch + 1)
+    assert sorted(replayed.replays) == [8, 16]
+    torch.testing.assert_close(replayed.state(), plain.state(), rtol=0, atol=0)
+    # A stage that starts from a solution has fresh momentum, one that resumes does not.
+    solution = plain.state()
+    plain.start_from(solution)
+    assert not plain.state()["optimizer"]["momentum_buffer"].any()
+    plain.resume(solution)
+    torch.testing.assert_close(plain.state(), solution, rtol=0, atol=0)
+
+
 def test_averaging_goes_on_with_the_momentum_and_fine_tuning_without(command, pretrained, tmp_path):
     assert call("swa", pretrained, "--windows", 2, 3, "--out", tmp_path / "swa") == 0
     swa = tmp_path / "swa/run"

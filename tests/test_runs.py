@@ -108,7 +108,18 @@ def command(stage, kind, origin, out, points=3, keep_losses=True):
     own = {
         "train": [*pretraining(kind, origin), *steps, "--keep", 0, keep, "--out", folder],
         "finetune": [origin / kind, "--lr", 1e-4, *steps, "--out", out],
-        "swa": [origin / kind, "--windows", 2, points + 1, "--spacing", spacing, "--out", out],
+        "swa": [
+            origin / kind,
+            "--windows",
+            2,
+            points + 1,
+            "--spacing",
+            spacing,
+            "--anchor",
+            "start",
+            "--out",
+            out,
+        ],
     }[stage]
     if kind == "images" and stage in KEPT_AT_LOSSES and keep_losses:
         own += ["--keep-loss", *crossed_losses(stage, origin)]
@@ -267,7 +278,7 @@ def test_sigkill(stage, kind, origin, finished, tmp_path):
 
 @pytest.mark.parametrize("on_disk", [{}, {"until_loss": None, "keep_loss": []}])  # the first was made earlier
 def test_resume_goes_back_to_the_checkpoint(on_disk, tmp_path):
-    settings = {"until_loss": None, "keep_loss": []}
+    settings = {"until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
     config = {"stage": "pretrain", "settings": settings, "members": [], "parent": None}
     series = {name: [[1.0], [2.0], [3.0]] for name in SERIES if name != "step"}
     metrics = {"status": "running", "diverged_at": [None, 20, 10], "step": [0, 10, 20], **series}
@@ -427,7 +438,7 @@ def test_runs_made_before_a_setting_existed_go_on(kind, steps, origin, tmp_path)
         ]
     for change in changes:
         assert call(*command, "--out", old, *change) == 3
-    for stage, own in (("finetune", ["--lr", 1e-3, "--steps", 1]), ("swa", ["--windows", 2])):
+    for stage, own in (("finetune", ["--lr", 1e-3, "--steps", 1]), ("swa", ["--windows", 2, "--anchor", "start"])):
         assert call(stage, old, *own, "--out", tmp_path / stage) == 0
     killed = [*command, "--checkpoint-seconds", 0, "--out", tmp_path / "killed"]
     assert not survives(killed, writes=4) and step_on_disk(tmp_path / "killed")
@@ -600,7 +611,7 @@ def test_weights_at_a_step(finished):
         tensors = finished_run.weights_at(step)
         assert tensors["step"] == step
         torch.testing.assert_close(tensors, load(folder / f"{name}.pt"), rtol=0, atol=0, equal_nan=True)
-    with pytest.raises(BadInput, match="has no weights of step 5; it is at step 15"):
+    with pytest.raises(BadInput, match="has no weights of iteration 5, but of 15"):
         finished_run.weights_at(5)
     with pytest.raises(BadInput, match="swa-2.pt: does not exist; this run has checkpoint, step-0, step-7"):
         finished_run.weights("swa-2")

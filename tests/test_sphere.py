@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import models
 from models import sphere
+from models.evaluator import trained_parameters
 
 
 def some_parameters():
@@ -82,11 +83,11 @@ def test_backward_accumulates_into_the_flat_gradient():
 
 def test_backward_through_a_network_fills_the_flat_gradient():
     networks = [models.build("si-resnet18", 4, 10, init_seed=0).double() for _ in range(2)]
-    _, gradient = sphere.flatten(models.trained_parameters(networks[0]))
+    _, gradient = sphere.flatten(trained_parameters(networks[0]))
     images = pixels().to(memory_format=torch.channels_last)
     for network in networks:
         network(images).square().mean().backward()
-    own = [p.grad.permute(0, 2, 3, 1).flatten() for p in models.trained_parameters(networks[1])]
+    own = [p.grad.permute(0, 2, 3, 1).flatten() for p in trained_parameters(networks[1])]
     torch.testing.assert_close(gradient[0], torch.cat(own), rtol=1e-9, atol=1e-12)
     assert networks[0].classifier.weight.grad is None
 
@@ -158,7 +159,7 @@ def test_step_at_rho_is_the_step_on_the_unit_sphere(lr):
 def directions(name, rho, lr, steps=6):
     """Weights/rho at each step of training a network in float64 without epsilon, and the gradients at those."""
     network = exact(models.build(name, 4, 10, init_seed=0)).train()
-    weights, gradient = sphere.flatten(models.trained_parameters(network))
+    weights, gradient = sphere.flatten(trained_parameters(network))
     sphere.project_(weights, rho)
     path, gradients = [], []
     for step in range(steps):

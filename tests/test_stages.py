@@ -25,6 +25,7 @@ from swa import WindowAverages
 ROOT = Path(__file__).parent.parent
 KINDS = ["ticks", "images"]
 PACE = {"ticks": 10, "images": 1}  # steps between measurements; a pass over the ticks has 32
+UNIT = {"ticks": "iteration", "images": "epoch"}
 RHO = {"ticks": 1.0, "images": 12.0}
 SERIES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -641,9 +642,19 @@ def test_windows_that_a_run_did_not_reach_the_end_of_have_no_average(anchor, who
 
 
 def test_swa_from_a_kept_step(pretrained, averaged, tmp_path):
-    windows = ["--windows", 1, 2, 4, "--spacing", 10, "--from-step", 40]
+    windows = ["--windows", 1, 2, 4, "--spacing", 10, "--from-step", 40, "--anchor", "start"]
     assert call("swa", pretrained["ticks", 7], *windows, "--out", tmp_path) == 0
     assert metrics(tmp_path / "ticks7") == metrics(averaged["ticks", "start"])
+
+
+def test_ticks_are_averaged_as_the_paper_does_unless_told_otherwise(tmp_path):
+    """100 iterations apart, all windows sharing the last weights."""
+    made = ["--data", "ticks", "--lr", 1e-2, "--steps", 200, "--keep", 0, 100, "--out", tmp_path / "run"]
+    assert call("train", *made) == 0
+    assert call("swa", tmp_path / "run", "--windows", 2, 3, "--out", tmp_path / "swa") == 0
+    passed = [weights(tmp_path / "run", name) for name in ("step-0", "step-100", "checkpoint")]
+    torch.testing.assert_close(weights(tmp_path / "swa/run", "swa-2"), sum(passed[1:]) / 2, rtol=0, atol=1e-7)
+    torch.testing.assert_close(weights(tmp_path / "swa/run", "swa-3"), sum(passed) / 3, rtol=0, atol=1e-7)
 
 
 # Divergence is a result
@@ -775,11 +786,11 @@ def test_bad_learning_rate(stage, lr, pretrained, tmp_path, capsys):
         (["--rho", "nan"], "argument --rho: "),
         (["--batch-size", 0], "argument --batch-size: "),
         (["--batch-size", 513], "--batch-size 513: there are only 512 training samples"),
-        (["--width", 8], "--width: is for image networks; ticks have the one MLP"),
-        (["--model", "si-convnet"], "--model: is for image networks; ticks have the one MLP"),
-        (["--precision", "bf16"], "--precision: is for image networks; ticks have the one MLP"),
-        (["--augment", "none"], "--augment: is for image networks; ticks have the one MLP"),
-        (["--keep-loss", 0.5], "--keep-loss: is for image networks; ticks have the one MLP"),
+        (["--width", 8], "--width: is for image networks, not for si-mlp on ticks; leave it out"),
+        (["--model", "si-convnet"], "--model si-convnet: is not for ticks; use si-mlp"),
+        (["--precision", "bf16"], "--precision: is for image networks, not for si-mlp on ticks; leave it out"),
+        (["--augment", "none"], "--augment: is for image networks, not for si-mlp on ticks; leave it out"),
+        (["--keep-loss", 0.5], "--keep-loss: is for image networks, not for si-mlp on ticks; leave it out"),
         (["--keep-loss", 0.5, 0], "argument --keep-loss: 0 is not a finite number above 0"),
         (["--until-loss", 0], "argument --until-loss: 0 is not a finite number above 0"),
         (["--until-loss", "nan"], "argument --until-loss: nan is not a finite number above 0"),
@@ -838,17 +849,19 @@ def test_many_learning_rates_of_images_are_refused_with_the_loop_to_write(argume
     ]
 
 
-@pytest.mark.parametrize("stage, own", [("finetune", ["--lr", 1e-3, "--steps", 4]), ("swa", ["--windows", 2])])
+@pytest.mark.parametrize(
+    "stage, own", [("finetune", ["--lr", 1e-3, "--steps", 4]), ("swa", ["--windows", 2, "--anchor", "start"])]
+)
 class TestRunsToContinue:
     @pytest.mark.parametrize("kind", KINDS)
     def test_step_without_weights(self, stage, own, kind, pretrained, tmp_path, capsys):
         kept = ", ".join(str(units * PACE[kind]) for units in (4, 5, 6, 7))
-        message = f"{pretrained[kind, 7]}: has no weights of step 3, only of {kept};"
+        message = f"{pretrained[kind, 7]}: has no weights of {UNIT[kind]} 3, only of {kept};"
         check_refusal(capsys, tmp_path / "out", message, stage, pretrained[kind, 7], *own, "--from-step", 3)
 
     def test_step_beyond_the_run(self, stage, own, pretrained, tmp_path, capsys):
         command = [stage, pretrained["ticks", 4], *own, "--from-step", 50]
-        check_refusal(capsys, tmp_path / "out", "has no weights of step 50, only of 40;", *command)
+        check_refusal(capsys, tmp_path / "out", "has no weights of iteration 50, only of 40;", *command)
 
     def test_step_that_is_no_number(self, stage, own, pretrained, tmp_path, capsys):
         command = [stage, pretrained["ticks", 4], *own, "--from-step", -1]
@@ -914,7 +927,7 @@ def test_weights_of_several_members_are_not_kept_at_losses(pretrained, tmp_path,
         (["--spacing", 0], "argument --spacing: "),
         (["--anchor", "middle"], "argument --anchor: "),
         (["--windows", 6, "--spacing", 10, "--anchor", "end"], "is too short for windows that reach back 50"),
-        (["--windows", 3, "--spacing", 10, "--anchor", "end"], "has no weights of step 20, only of 40;"),
+        (["--windows", 3, "--spacing", 10, "--anchor", "end"], "has no weights of iteration 20, only of 40;"),
     ],
 )
 def test_bad_arguments_of_averaging(change, message, pretrained, tmp_path, capsys):
@@ -925,5 +938,5 @@ def test_bad_arguments_of_averaging(change, message, pretrained, tmp_path, capsy
 def test_parents_are_only_read(kind, pretrained, tmp_path):
     before = contents(pretrained[kind, 4])
     assert call("finetune", pretrained[kind, 4], "--lr", 1e-3, "--steps", 2, "--out", tmp_path / "finetune") == 0
-    assert call("swa", pretrained[kind, 4], "--windows", 2, "--out", tmp_path / "swa") == 0
+    assert call("swa", pretrained[kind, 4], "--windows", 2, "--anchor", "start", "--out", tmp_path / "swa") == 0
     assert contents(pretrained[kind, 4]) == before
