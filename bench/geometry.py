@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import models  # noqa: E402
 from analyze import ImageProbe  # noqa: E402
-from bench.images import add_network_arguments, machine, random_image_set  # noqa: E402
+from bench.common import NOTHING_KEPT, machine, say  # noqa: E402
+from bench.images import add_network_arguments, random_image_set  # noqa: E402
 from data.commandline import Parser, positive_int, run  # noqa: E402
 from data.device import device_of  # noqa: E402
 from data.files import write_json  # noqa: E402
@@ -33,8 +34,11 @@ from data.study import GEOMETRY_PAIRS  # noqa: E402
 from models.geometry import CONVENTIONS, measurements_of_line  # noqa: E402
 
 
-def probe_of(args, device):
-    """An ImageProbe of a new network and random images."""
+def evaluator_of(args, device):
+    """What measures solutions, an analyze.ImageProbe, with a new network and random images.
+
+    Used of it: network, weights, train_batches() and errors(weights).
+    """
     image_set = random_image_set(args.images, args.side, args.classes)
     tensors = {field.name: getattr(image_set, field.name) for field in dataclasses.fields(image_set)}
     image_set = dataclasses.replace(image_set, digest=digest(tensors))
@@ -48,18 +52,18 @@ def probe_of(args, device):
         )
 
 
-def forward_pass(probe):
-    probe.network.train()
-    for inputs, labels in probe.train_batches():
-        loss = F.cross_entropy(probe.network(inputs), labels)
+def forward_pass(evaluator):
+    evaluator.network.train()
+    for inputs, labels in evaluator.train_batches():
+        loss = F.cross_entropy(evaluator.network(inputs), labels)
     return loss.item()
 
 
 @torch.no_grad()
-def batched_pass(probe, parameters, buffers):
-    run_all = vmap(lambda p, b, x: functional_call(probe.network, (p, b), (x,)), in_dims=(0, 0, None))
+def batched_pass(evaluator, parameters, buffers):
+    run_all = vmap(lambda p, b, x: functional_call(evaluator.network, (p, b), (x,)), in_dims=(0, 0, None))
     correct = 0
-    for inputs, labels in probe.train_batches():
+    for inputs, labels in evaluator.train_batches():
         correct = correct + (run_all(parameters, buffers, inputs).argmax(2) == labels).sum(1)
     return correct.tolist()
 
@@ -70,6 +74,11 @@ def seconds_of(function, *arguments):
     return time.perf_counter() - start
 
 
+def points_of_geometry(model):
+    """How many points the geometry of one pre-training measures."""
+    return measurements_of_line(GEOMETRY_PAIRS, CONVENTIONS[model])
+
+
 def main():
     parser = Parser(__doc__.splitlines()[0], "python bench/geometry.py --model si-convnet --width 8")
     add_network_arguments(parser)
@@ -77,13 +86,14 @@ def main():
     parser.add_argument("--turns", type=positive_int, default=3, help="measurements of each")
     args = parser.parse_args()
     device = device_of(args.device)
-    probe = probe_of(args, device)
+    say(f"{args.model} of width {args.width}: warming up")
+    evaluator = evaluator_of(args, device)
     networks = [models.build(args.model, args.width, args.classes, seed).to(device) for seed in range(args.points)]
     state = stack_module_state([network.to(memory_format=torch.channels_last).train() for network in networks])
     programs = {
-        "forward pass": (forward_pass, probe),
-        "point": (probe.errors, probe.weights.clone()),
-        "batched, training images only": (batched_pass, probe, *state),
+        "forward pass": (forward_pass, evaluator),
+        "point": (evaluator.errors, evaluator.weights.clone()),
+        "batched, training images only": (batched_pass, evaluator, *state),
     }
     times = {name: [] for name in programs}
     for turn in range(args.turns + 1):
@@ -91,8 +101,9 @@ def main():
             seconds = seconds_of(*program) / (args.points if name.startswith("batched") else 1)
             if turn > 0:  # the first one warms up
                 times[name].append(seconds)
+        say(f"turn {turn} of {args.turns}" if turn > 0 else "warmed up")
     medians = {name: statistics.median(found) for name, found in times.items()}
-    points = measurements_of_line(GEOMETRY_PAIRS, CONVENTIONS[args.model])
+    points = points_of_geometry(args.model)
     passes = points * medians["point"] / medians["forward pass"]
     for name, seconds in medians.items():
         print(f"{name}: {1e3 * seconds:.0f} ms, {seconds / medians['forward pass']:.2f} forward passes")
@@ -104,4 +115,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, at_interrupt=NOTHING_KEPT)
