@@ -166,23 +166,11 @@ def training(program, args):
     return OurTraining(words, args, dataclasses.replace(image_set, **on_device), device)
 
 
-def end_with_children(signum, frame):
-    """For SIGTERM, in a process of a program: end at once, and with it the workers of its DataLoaders.
-
-    An exception would not do: raised inside a destructor it is printed and lost.
-    """
-    for child in multiprocessing.active_children():
-        child.kill()
-        child.join()
-    os._exit(128 + signum)
-
-
 def work(connection, program, args):
     """A process: trains an epoch for every message, answers, and ends when the connection is closed.
 
     The first answer comes unasked: READY, or why the machine cannot run the program.
     """
-    signal.signal(signal.SIGTERM, end_with_children)
     # As a script has it on Linux; what was spawned would spawn its own, with semaphores that outlive a killed process.
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(args.threads)
@@ -216,9 +204,8 @@ def trainer(program, args):
         yield ours
     finally:
         ours.close()
-        process.terminate()
-        process.join(timeout=60)
-        process.kill()
+        process.terminate()  # workers of a DataLoader end by themselves where the process has gone
+        process.join()
 
 
 class CannotRun(Exception):

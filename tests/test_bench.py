@@ -142,7 +142,7 @@ def interrupted(script, *arguments, after):
             break
     os.killpg(process.pid, signal.SIGINT)
     said += process.communicate(timeout=60)[1]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10  # in which the workers of a DataLoader notice that their process has gone
     while left := processes_of_group(process.pid):
         assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.1)
