@@ -40,7 +40,8 @@ def require(device, precision=FP32, compiled=False):
         with contextlib.redirect_stderr(io.StringIO()) as said:
             works = train.can_compile(device)
         if not works:
-            raise BadInput(f"torch.compile does not work here: {said.getvalue().strip() or 'no compiler'}")
+            cause = said.getvalue().partition("; going on")[0].strip()
+            raise BadInput(cause or "--compile: cannot compile here")
 
 
 class Script:
