@@ -65,8 +65,8 @@ class ImageTraining:
         train_on = self._step if self.replays is None else self._replay
         self.totals.zero_()
         for epoch in range(first_step + step, first_step + until):
-            for generator in self.generators:
-                generator.manual_seed(seed_of("network", self.seed, epoch))
+            for random in self.generators:
+                random.manual_seed(seed_of("network", self.seed, epoch))
             for samples in self._samples(epoch).to(self.device).split(self.settings["batch_size"]):
                 train_on(samples)
         loss, accuracy = (self.totals / (size * (until - step))).tolist()

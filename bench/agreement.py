@@ -1,8 +1,8 @@
-"""Whether the batched program reaches what the usual way does: a statistical test of final results over seeds.
+"""Whether the batched program reaches what the baseline does: a statistical test of final results over seeds.
 
-    python bench/agreement.py OURS USUAL [--out bench/agreement.json]
+    python bench/agreement.py OURS BASELINE [--out bench/agreement.json]
 
-OURS: folder of train.py's runs, with features measured (analyze.py features). USUAL: folder of usual.py's files.
+OURS: folder of train.py's runs, with features measured (analyze.py features). BASELINE: folder of baseline.py's files.
 Training is chaotic, so that networks of the same seeds part and only distributions can be compared. For every PLR and
 every final quantity (train loss, test accuracy, accuracy by the best single feature) two tests: Wilcoxon's signed-rank
 test of the differences between networks of the same seeds, which sees shifts, and the two-sample Kolmogorov-Smirnov
@@ -18,6 +18,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from bench.common import NOTHING_KEPT, say  # noqa: E402
 from data.analysis.study import Study, features_of, final  # noqa: E402
 from data.commandline import BadInput, Parser, run  # noqa: E402
 from data.files import read_json, write_json  # noqa: E402
@@ -43,7 +44,7 @@ def our_results(folder):
     return results
 
 
-def usual_results(folder):
+def baseline_results(folder):
     results = {}
     for path in sorted(folder.glob("*.json")):
         found = read_json(path)
@@ -52,16 +53,16 @@ def usual_results(folder):
     return results
 
 
-def compare(ours, usual):
+def compare(ours, baseline):
     """One dictionary per PLR and quantity; p-values are corrected for their number."""
-    shared = sorted(ours.keys() & usual.keys(), key=lambda key: (float(key[0]), key))
+    shared = sorted(ours.keys() & baseline.keys(), key=lambda key: (float(key[0]), key))
     if not shared:
         raise BadInput("the two folders hold no networks of the same learning rate, seeds and length")
     plrs = list(dict.fromkeys(plr for plr, *_ in shared))
     tests = 2 * len(plrs) * len(QUANTITIES)
     comparisons = []
     for plr in plrs:
-        pairs = np.array([(ours[key], usual[key]) for key in shared if key[0] == plr])
+        pairs = np.array([(ours[key], baseline[key]) for key in shared if key[0] == plr])
         for name, (first, second) in zip(QUANTITIES, pairs.transpose(2, 1, 0)):
             difference = first - second
             half_width = stats.sem(difference) * stats.t.ppf(0.975, len(difference) - 1)
@@ -71,7 +72,7 @@ def compare(ours, usual):
                     "quantity": name,
                     "networks": len(first),
                     "ours": [first.mean(), first.std(ddof=1)],
-                    "usual": [second.mean(), second.std(ddof=1)],
+                    "baseline": [second.mean(), second.std(ddof=1)],
                     "difference_95": [difference.mean() - half_width, difference.mean() + half_width],
                     "p_signed_rank": min(1.0, tests * signed_rank(difference)),
                     "p_kolmogorov_smirnov": min(1.0, tests * float(stats.ks_2samp(first, second).pvalue)),
@@ -85,17 +86,18 @@ def signed_rank(difference):
 
 
 def main():
-    parser = Parser(__doc__.splitlines()[0], "python bench/agreement.py runs/synthetic/pretrain runs/usual")
+    parser = Parser(__doc__.splitlines()[0], "python bench/agreement.py runs/synthetic/pretrain runs/baseline")
     parser.add_argument("ours", type=Path, help="folder of train.py's run folders")
-    parser.add_argument("usual", type=Path, help="folder of usual.py's files")
+    parser.add_argument("baseline", type=Path, help="folder of baseline.py's files")
     parser.add_argument("--out", type=Path, help="JSON file for the comparison")
     args = parser.parse_args()
-    comparisons = compare(our_results(args.ours), usual_results(args.usual))
+    say(f"reading {args.ours} and {args.baseline}")
+    comparisons = compare(our_results(args.ours), baseline_results(args.baseline))
     for c in comparisons:
         low, high = c["difference_95"]
         print(
             f"PLR {c['plr']:.4g}, {c['quantity']}, {c['networks']} networks: ours {c['ours'][0]:.4g} +- {c['ours'][1]:.2g}, "
-            f"usual {c['usual'][0]:.4g} +- {c['usual'][1]:.2g}, difference {low:.2g} to {high:.2g}, "
+            f"baseline {c['baseline'][0]:.4g} +- {c['baseline'][1]:.2g}, difference {low:.2g} to {high:.2g}, "
             f"p {c['p_signed_rank']:.2g} and {c['p_kolmogorov_smirnov']:.2g}"
         )
     agree = all(min(c["p_signed_rank"], c["p_kolmogorov_smirnov"]) >= LEVEL for c in comparisons)
@@ -105,4 +107,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, at_interrupt=NOTHING_KEPT)

@@ -8,13 +8,10 @@ statistics, and one over the test images, a fifth as many. `batched` is the firs
 program (torch.func.vmap), per point. Times are medians of turns.
 """
 
-import dataclasses
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch.func import functional_call, stack_module_state, vmap
@@ -23,43 +20,34 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import models  # noqa: E402
-from analyze import ImageProbe  # noqa: E402
-from bench.images import add_network_arguments, machine, random_image_set  # noqa: E402
+from bench.common import NOTHING_KEPT, machine, say  # noqa: E402
+from bench.images import add_network_arguments, random_image_set  # noqa: E402
 from data.analysis.study import GEOMETRY_PAIRS  # noqa: E402
 from data.commandline import Parser, positive_int, run  # noqa: E402
 from data.device import device_of  # noqa: E402
 from data.files import write_json  # noqa: E402
-from data.images import digest, save_image_set  # noqa: E402
-from models.geometry import CONVENTIONS, measurements_of_line  # noqa: E402
+from models.batchnorm import REESTIMATION_BATCH  # noqa: E402
+from models.evaluator import Evaluator  # noqa: E402
+from models.geometry import measurements_of_line  # noqa: E402
 
 
-def probe_of(args, device):
-    """An ImageProbe of a new network and random images."""
-    image_set = random_image_set(args.images, args.side, args.classes)
-    tensors = {field.name: getattr(image_set, field.name) for field in dataclasses.fields(image_set)}
-    image_set = dataclasses.replace(image_set, digest=digest(tensors))
-    settings = {"model": args.model, "width": args.width, "classes": args.classes, "precision": "fp32"}
-    settings |= {"digest": image_set.digest, "data": "random"}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random.pt"
-        save_image_set(image_set, path)
-        return ImageProbe(
-            SimpleNamespace(settings=settings, config={"data_file": path, "settings": settings}), device
-        )
-
-
-def forward_pass(probe):
-    probe.network.train()
-    for inputs, labels in probe.train_batches():
-        loss = F.cross_entropy(probe.network(inputs), labels)
+def forward_pass(evaluator, image_set):
+    evaluator.network.train()
+    for inputs, labels in image_set.train_batches(REESTIMATION_BATCH):
+        loss = F.cross_entropy(evaluator.network(inputs), labels)
     return loss.item()
 
 
+def point(evaluator, image_set):
+    train_batches, test_batches = image_set.train_batches(REESTIMATION_BATCH), image_set.test_batches()
+    return evaluator.errors(evaluator.weights.clone(), train_batches, test_batches, batch_norm=True)
+
+
 @torch.no_grad()
-def batched_pass(probe, parameters, buffers):
-    run_all = vmap(lambda p, b, x: functional_call(probe.network, (p, b), (x,)), in_dims=(0, 0, None))
+def batched_pass(evaluator, image_set, parameters, buffers):
+    run_all = vmap(lambda p, b, x: functional_call(evaluator.network, (p, b), (x,)), in_dims=(0, 0, None))
     correct = 0
-    for inputs, labels in probe.train_batches():
+    for inputs, labels in image_set.train_batches(REESTIMATION_BATCH):
         correct = correct + (run_all(parameters, buffers, inputs).argmax(2) == labels).sum(1)
     return correct.tolist()
 
@@ -70,6 +58,11 @@ def seconds_of(function, *arguments):
     return time.perf_counter() - start
 
 
+def points_of_geometry(model):
+    """How many points the geometry of one pre-training measures."""
+    return measurements_of_line(GEOMETRY_PAIRS, models.NETWORKS[model].barrier)
+
+
 def main():
     parser = Parser(__doc__.splitlines()[0], "python bench/geometry.py --model si-convnet --width 8")
     add_network_arguments(parser)
@@ -77,13 +70,15 @@ def main():
     parser.add_argument("--turns", type=positive_int, default=3, help="measurements of each")
     args = parser.parse_args()
     device = device_of(args.device)
-    probe = probe_of(args, device)
+    say(f"{args.model} of width {args.width}: warming up")
+    image_set = random_image_set(args.images, args.side, args.classes, device)
+    evaluator = Evaluator(models.build(args.model, args.width, args.classes, init_seed=0), device)
     networks = [models.build(args.model, args.width, args.classes, seed).to(device) for seed in range(args.points)]
     state = stack_module_state([network.to(memory_format=torch.channels_last).train() for network in networks])
     programs = {
-        "forward pass": (forward_pass, probe),
-        "point": (probe.errors, probe.weights.clone()),
-        "batched, training images only": (batched_pass, probe, *state),
+        "forward pass": (forward_pass, evaluator, image_set),
+        "point": (point, evaluator, image_set),
+        "batched, training images only": (batched_pass, evaluator, image_set, *state),
     }
     times = {name: [] for name in programs}
     for turn in range(args.turns + 1):
@@ -91,8 +86,9 @@ def main():
             seconds = seconds_of(*program) / (args.points if name.startswith("batched") else 1)
             if turn > 0:  # the first one warms up
                 times[name].append(seconds)
+        say(f"turn {turn} of {args.turns}" if turn > 0 else "warmed up")
     medians = {name: statistics.median(found) for name, found in times.items()}
-    points = measurements_of_line(GEOMETRY_PAIRS, CONVENTIONS[args.model])
+    points = points_of_geometry(args.model)
     passes = points * medians["point"] / medians["forward pass"]
     for name, seconds in medians.items():
         print(f"{name}: {1e3 * seconds:.0f} ms, {seconds / medians['forward pass']:.2f} forward passes")
@@ -104,4 +100,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, at_interrupt=NOTHING_KEPT)

@@ -4,32 +4,36 @@
 
 DATA: a prepared image set. RUNS: folder for the run folders; the same command resumes. The sweep is the SI ConvNet of
 width 8 at PLRs of all three regimes, fine-tuned from each. It is run as is (fp32), with --precision bf16, with --compile,
-and without channels_last. Training is chaotic, so that runs of the same seeds part and only distributions and what is
-concluded from them can be compared: boundaries between regimes, and Wilcoxon's signed-rank test of the differences
-between final accuracies at the same learning rates and seed.
+and without channels_last; what the machine cannot run is skipped. Training is chaotic, so that runs of the same seeds part
+and only distributions and what is concluded from them can be compared: boundaries between regimes, and Wilcoxon's
+signed-rank test of the differences between final accuracies at the same learning rates and seed.
 """
 
+import functools
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.agreement import signed_rank  # noqa: E402
-from bench.images import machine  # noqa: E402
+from bench.common import Script, machine, require_compiled, say, stopped  # noqa: E402
+from bench.images import image_training, random_image_set  # noqa: E402
+from data import augment  # noqa: E402
 from data.analysis.regimes import measure_regimes  # noqa: E402
 from data.analysis.study import Study, final  # noqa: E402
 from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
+from data.device import BF16, FP32, use_precision  # noqa: E402
 from data.files import write_json  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
 OPTIONS = {  # how the scripts are called, and arguments of train.py
     "fp32": ([], []),
-    "bf16": ([], ["--precision", "bf16"]),
+    "bf16": ([], ["--precision", BF16]),
     "compile": ([], ["--compile"]),
     "without channels_last": (["bench/without.py", "channels-last"], []),
 }
@@ -52,11 +56,36 @@ def commands(option, data, folder, seeds):
     return pretrain, finetune
 
 
-def carry_out(command):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise BadInput(f"{' '.join(command)}: failed; what it said is above")
+def skipped_options():
+    """Options that this machine cannot run: {option: reason}."""
+    skipped = {}
+    for option, (_, flags) in OPTIONS.items():
+        try:
+            use_precision(BF16 if BF16 in flags else FP32, torch.device("cpu"))
+            if "--compile" in flags:
+                network = SimpleNamespace(model="si-convnet", width=8, batch_size=64, augment=augment.NONE)
+                image_set, cpu = random_image_set(64, 32, 10), torch.device("cpu")
+                require_compiled(lambda: image_training([FP32, "compile"], network, image_set, cpu))
+        except BadInput as reason:
+            skipped[option] = str(reason)
+            say(f"{option}: skipped: {reason}")
+    return skipped
+
+
+def carry_out(running, command):
+    """Run a script, which is in the list `running` from its start on. Raises BadInput where it fails."""
+    script = Script(command)
+    running.append(script)
+    script.wait()
+
+
+def carry_out_all(name, commands, processes):
+    """Run scripts, some side by side, and say how far they are."""
+    running = []
+    with ThreadPoolExecutor(processes) as pool, stopped(running):
+        done = pool.map(functools.partial(carry_out, running), commands)
+        for count, _ in enumerate(done, start=1):
+            say(f"{name}: {count} of {len(commands)}")
 
 
 def accuracies(study):
@@ -96,12 +125,12 @@ def main():
     parser.add_argument("--processes", type=positive_int, default=os.cpu_count(), help="processes side by side")
     parser.add_argument("--out", type=Path, help="JSON file for the comparison")
     args = parser.parse_args()
-    folders = {option: f"{args.runs}/{option.replace(' ', '-')}" for option in OPTIONS}
+    skipped = skipped_options()
+    folders = {option: f"{args.runs}/{option.replace(' ', '-')}" for option in OPTIONS if option not in skipped}
     for option, folder in folders.items():
-        for stage in commands(option, args.data, folder, args.seeds):
-            with ThreadPoolExecutor(args.processes) as pool:
-                list(pool.map(carry_out, stage))
-        print(f"{option}: runs complete", flush=True)
+        pretrain, finetune = commands(option, args.data, folder, args.seeds)
+        carry_out_all(f"{option}, pre-trainings", pretrain, args.processes)
+        carry_out_all(f"{option}, fine-tunings (of a pre-training each)", finetune, args.processes)
 
     studies = {option: Study(folder) for option, folder in folders.items()}
     reached = {option: accuracies(study) for option, study in studies.items()}
@@ -124,7 +153,7 @@ def main():
                 f"from fp32, p {summary['p_signed_rank']:.2g}"
             )
     if args.out:
-        write_json(args.out, {"command": sys.argv[1:], **machine("cpu"), "options": measured})
+        write_json(args.out, {"command": sys.argv[1:], **machine("cpu"), "skipped": skipped, "options": measured})
 
 
 if __name__ == "__main__":

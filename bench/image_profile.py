@@ -1,8 +1,8 @@
-"""Where the time of a training step goes on a CPU: convolutions, and everything else by what is done.
+"""Where the time of a training iteration goes on a CPU: convolutions, and everything else by what is done.
 
     python bench/image_profile.py --model si-resnet18 --program fp32 [--out FILE]
 
-Times are those of PyTorch's profiler, in milliseconds per step. What lies between the operations (Python, dispatch,
+Times are those of PyTorch's profiler, in milliseconds per iteration. What lies between the operations (Python, dispatch,
 autograd) is the rest of the time of an epoch without the profiler.
 """
 
@@ -15,7 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench.images import add_network_arguments, machine, our_program, training  # noqa: E402
+from bench.common import NOTHING_KEPT, machine, say  # noqa: E402
+from bench.images import add_network_arguments, our_program, training  # noqa: E402
 from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
 
@@ -57,29 +58,32 @@ def main():
     if args.device != "cpu":
         raise BadInput(f"--device {args.device}: operations are named for a CPU only; leave it out")
     torch.set_num_threads(args.threads)
-    task = training(args.program, args).task
+    trained = training(args.program, args)
     for epoch in range(2):
-        task.advance(epoch, epoch + 1)
+        say(f"epoch {epoch + 1} of 4: not measured")
+        trained.train_epoch()
+    say("epoch 3 of 4: timed")
     start = time.perf_counter()
-    task.advance(2, 3)
+    trained.train_epoch()
     seconds = time.perf_counter() - start
-    steps = -(-args.images // args.batch_size)
-    wall = 1e3 * seconds / steps
+    iterations = -(-args.images // args.batch_size)
+    wall = 1e3 * seconds / iterations
+    say("epoch 4 of 4: profiled")
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        task.advance(3, 4)
+        trained.train_epoch()
     spent = {}
     for event in profiled.key_averages():
         what = operation(event.key)
-        spent[what] = spent.get(what, 0) + event.self_cpu_time_total / 1e3 / steps
+        spent[what] = spent.get(what, 0) + event.self_cpu_time_total / 1e3 / iterations
     spent = dict(sorted(spent.items(), key=lambda item: -item[1]))
     spent["rest of the time without the profiler"] = wall - sum(spent.values())
     for what, milliseconds in spent.items():
         print(f"{what:50} {milliseconds:8.2f} ms {100 * milliseconds / wall:6.1f} %")
-    print(f"{'a step':50} {wall:8.2f} ms, {args.images / seconds:.0f} images/s")
+    print(f"{'an iteration':50} {wall:8.2f} ms, {args.images / seconds:.0f} images/s")
     if args.out:
         asked = {name: value for name, value in vars(args).items() if name != "out"}
         write_json(args.out, {**asked, **machine(args.device), "milliseconds_per_step": spent, "step": wall})
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, at_interrupt=NOTHING_KEPT)

@@ -1,21 +1,20 @@
-"""Speed of training image networks: train.py against the usual way, in turns on the same machine.
+"""Speed of training image networks: train.py against a baseline, in turns on the same machine.
 
-    python bench/images.py --model si-resnet18 --programs usual fp32 bf16 [--out FILE]
+    python bench/images.py --model si-resnet18 --programs baseline fp32 bf16 [--out FILE]
 
-A program is `usual` (a DataLoader with two workers and torchvision's transforms, .item() at every step, a loop over the
-parameters) or words that say how train.py is run: fp32, tf32 or bf16; then compile; then, each to see what it is worth,
-without-channels-last, without-kept-memory, without-in-place-relu, without-cuda-graph. Each program keeps its processes, and
-in turns they train for one epoch and evaluate on a test set a fifth as large. Images are random: time does not depend
-on them. Ratios are those of a program to the first one in the same turn.
+A program is `baseline` (a DataLoader with two workers and torchvision's transforms, .item() at every iteration, a loop over
+the parameters) or words that say how train.py is run: fp32, tf32 or bf16; then compile; then, each to see what it is worth,
+without-channels-last, without-kept-memory, without-in-place-relu, without-cuda-graph. What the machine cannot run is
+skipped. Each program keeps its processes, and in turns they train for one epoch and evaluate on a test set a fifth as large.
+Images are random: time does not depend on them. Ratios are those of a program to the first one in the same turn.
 """
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import multiprocessing
 import os
-import platform
+import signal
 import statistics
 import sys
 import time
@@ -31,25 +30,28 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import models  # noqa: E402
 import train  # noqa: E402
+from bench.common import BASELINE, NOTHING_KEPT, machine, require_compiled, say  # noqa: E402
 from bench.without import WITHOUT, without_in_place_relu  # noqa: E402
 from data import augment  # noqa: E402
 from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
+from data.device import BF16, FP32, TF32, device_of, use_precision  # noqa: E402
 from data.files import write_json  # noqa: E402
 from data.images import MEAN, STD, ImageSet  # noqa: E402
+from models.evaluator import trained_parameters  # noqa: E402
 
 LR = 1e-4
-USUAL = "usual"
-PRECISIONS = (train.FP32, train.TF32, train.BF16)
+PRECISIONS = (FP32, TF32, BF16)
+READY = "ready"  # what a process of a program answers when it has done what it was asked for
 
 
-def random_image_set(size, side, classes):
-    """An ImageSet of `size` training and size/5 test images of random pixels."""
+def random_image_set(size, side, classes, device="cpu"):
+    """An ImageSet of `size` training and size/5 test images of random pixels, on a device."""
     random = torch.Generator().manual_seed(0)
     tensors = {}
     for split, count in (("train", size), ("test", max(1, size // 5))):
         shape = (count, 3, side, side)
-        tensors[f"{split}_images"] = torch.randint(256, shape, dtype=torch.uint8, generator=random)
-        tensors[f"{split}_labels"] = torch.randint(classes, (count,), generator=random)
+        tensors[f"{split}_images"] = torch.randint(256, shape, dtype=torch.uint8, generator=random).to(device)
+        tensors[f"{split}_labels"] = torch.randint(classes, (count,), generator=random).to(device)
     return ImageSet("random", **tensors, classes=tuple(range(classes)), digest="", made_from={})
 
 
@@ -66,14 +68,14 @@ class ImageFiles(Dataset):
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
-class UsualTraining:
-    """The network trained the usual way: what most published code does, projection included, PyTorch left as it is."""
+class BaselineTraining:
+    """The network trained as most published code does it, projection included, PyTorch left as it is."""
 
     def __init__(self, args, image_set, device):
         without_in_place_relu()
-        self.device, self.rho = device, models.IMAGE_NETWORKS[args.model].rho
+        self.device, self.rho = device, models.NETWORKS[args.model].rho
         self.network = models.build(args.model, args.width, args.classes, init_seed=1).to(device)
-        self.parameters = models.trained_parameters(self.network)
+        self.parameters = trained_parameters(self.network)
         self.optimizer = torch.optim.SGD(self.parameters, lr=LR * self.rho**2)
         as_tensor = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
         varied = [transforms.RandomCrop(args.side, padding=4), transforms.RandomHorizontalFlip()]
@@ -115,52 +117,73 @@ class UsualTraining:
 
 
 class OurTraining:
-    """train.py's own training, as the words of a program say."""
+    """train.py's own training, as the words of a program say. Raises BadInput where the device cannot do that."""
 
     def __init__(self, words, args, image_set, device):
-        settings = {
-            "model": args.model,
-            "width": args.width,
-            "batch_size": args.batch_size,
-            "rho": models.IMAGE_NETWORKS[args.model].rho,
-            "compile": "compile" in words,
-            "precision": words[0],
-            "augment": args.augment,
-            "first_step": 0,
-        }
-        self.task = train.ImageTraining(settings, [{"lrs": [LR], "seed": 1}], device, image_set)
+        use_precision(words[0], device)
+        if "without-cuda-graph" in words and device.type != "cuda":
+            raise BadInput("without-cuda-graph: only GPUs have CUDA graphs")
+        make_task = functools.partial(image_training, words, args, image_set, device)
+        self.task = require_compiled(make_task) if "compile" in words else make_task()
         self.epochs = 0
 
-    def epoch(self):
+    def train_epoch(self):
         self.task.advance(self.epochs, self.epochs + 1)
-        self.task.evaluate()
         self.epochs += 1
+
+    def epoch(self):
+        self.train_epoch()
+        self.task.evaluate()
+
+
+def image_training(words, args, image_set, device):
+    """train.py's object that trains; used of it: advance(epoch, until) and evaluate()."""
+    settings = {
+        "model": args.model,
+        "width": args.width,
+        "batch_size": args.batch_size,
+        "optimizer": models.NETWORKS[args.model].optimizer,
+        "rho": models.NETWORKS[args.model].rho,
+        "compile": "compile" in words,
+        "precision": words[0],
+        "augment": args.augment,
+        "first_step": 0,
+    }
+    return train.ImageTraining(settings, [{"lrs": [LR], "seed": 1}], device, image_set)
 
 
 def training(program, args):
-    """What trains as a program says: an object with epoch()."""
+    """What trains as a program says: an object with epoch(). Raises BadInput where the machine cannot run it."""
     words = program.split()
     for word in words:
         if word.startswith("without-"):
             WITHOUT[word.removeprefix("without-")]()
-    # glibc's own ways with memory, and tf32 on a GPU, are part of the usual way.
-    device = torch.device(args.device) if program == USUAL else train.device_of(args.device)
-    image_set = random_image_set(args.images, args.side, args.classes)
-    if program == USUAL:
-        return UsualTraining(args, image_set, device)
-    on_device = {k: v.to(device) for k, v in vars(image_set).items() if isinstance(v, torch.Tensor)}
-    return OurTraining(words, args, dataclasses.replace(image_set, **on_device), device)
+    # glibc's own ways with memory, and tf32 on a GPU, are part of the baseline.
+    device = torch.device(args.device) if program == BASELINE else device_of(args.device)
+    shape = args.images, args.side, args.classes
+    if program == BASELINE:
+        return BaselineTraining(args, random_image_set(*shape), device)
+    return OurTraining(words, args, random_image_set(*shape, device), device)
 
 
 def work(connection, program, args):
-    """A process: trains an epoch for every message, answers, and ends when the connection is closed."""
+    """A process: trains an epoch for every message, answers, and ends when the connection is closed.
+
+    The first answer comes unasked: READY, or why the machine cannot run the program.
+    """
+    # As a script has it on Linux; what was spawned would spawn its own, with semaphores that outlive a killed process.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(args.threads)
-    trained = training(program, args)
-    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
+    with contextlib.suppress(EOFError, ConnectionError):
+        try:
+            trained = training(program, args)
+        except BadInput as error:
+            connection.send(str(error))
+            return
         for _ in range(2):  # what happens once, such as compiling, is not measured
             trained.epoch()
         while True:
-            connection.send("done")
+            connection.send(READY)
             connection.recv()
             trained.epoch()
 
@@ -172,26 +195,40 @@ def trainer(program, args):
     ours, theirs = spawn.Pipe()
     # Not a daemon: those may not have the children that a DataLoader needs.
     process = spawn.Process(target=work, args=(theirs, program, args))
+    # Ctrl-C at a terminal reaches all processes. This one handles it, and ends the others, which inherit to ignore it.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.start()
+    signal.signal(signal.SIGINT, handler)
     theirs.close()
     try:
         yield ours
     finally:
         ours.close()
-        process.join(timeout=10)
-        process.terminate()
+        process.terminate()  # workers of a DataLoader end by themselves where the process has gone
+        process.join()
+
+
+class CannotRun(Exception):
+    """The machine cannot run a program. The message says why."""
 
 
 def wait(program, connections, message=None):
-    """Send a message, if there is one, to the processes of a program, and wait until all have answered."""
+    """Send a message, if there is one, to the processes of a program, and wait until all have answered.
+
+    Raises CannotRun where they say so, and BadInput where one has ended.
+    """
     try:
         for connection in connections:
             if message is not None:
                 connection.send(message)
-        for connection in connections:
-            connection.recv()
+        answers = [connection.recv() for connection in connections]
     except (EOFError, ConnectionError):
-        raise BadInput(f"{program}: its process has ended; what it said is above, and smaller --images may help")
+        raise BadInput(
+            f"{program}: its process has ended; what it said is above, and smaller --images may help"
+        ) from None
+    for answer in answers:
+        if answer != READY:
+            raise CannotRun(answer)
 
 
 def seconds_of_a_turn(program, connections):
@@ -201,21 +238,37 @@ def seconds_of_a_turn(program, connections):
 
 
 def measure(args):
-    """Training images per second of every program in every turn: {program: [turn]}."""
-    rates = {program: [] for program in args.programs}
+    """Measure every program in every turn.
+
+    Returns training images per second, {program: [turn]}, and why the machine cannot run the others, {program: reason}.
+    Raises BadInput where it can run none, or a process has ended.
+    """
+    connections, skipped = {}, {}
     with contextlib.ExitStack() as stack:
-        connections = {}
-        for program in rates:  # one after the other: many threads at once would take many times as long
-            connections[program] = [stack.enter_context(trainer(program, args)) for _ in range(args.processes)]
-            wait(program, connections[program])
+        for program in dict.fromkeys(
+            args.programs
+        ):  # one after the other: many threads at once would take far longer
+            say(f"{program}: starting; two epochs are not measured")
+            started = [stack.enter_context(trainer(program, args)) for _ in range(args.processes)]
+            try:
+                wait(program, started)
+                connections[program] = started
+            except CannotRun as reason:
+                skipped[program] = str(reason)
+                say(f"{program}: skipped: {reason}")
+        if not connections:
+            raise BadInput("this machine can run none of the programs; see above why, and name others")
+        rates = {program: [] for program in connections}
         for turn in range(args.turns):
             for program in list(rates)[:: 1 if turn % 2 == 0 else -1]:
                 seconds = seconds_of_a_turn(program, connections[program])
                 rates[program].append(args.processes * args.images / seconds)
-    return rates
+            latest = ", ".join(f"{program} {values[-1]:.0f}" for program, values in rates.items())
+            say(f"turn {turn + 1} of {args.turns}: {latest} images/s")
+    return rates, skipped
 
 
-def table(rates):
+def table(rates, skipped):
     first = next(iter(rates.values()))
     yield f"{'program':40} {'images/s':>9} {'range':>15} {'times the first':>16} {'range':>13}"
     for program, values in rates.items():
@@ -224,11 +277,8 @@ def table(rates):
             f"{program:40} {statistics.median(values):9.0f} {min(values):7.0f}-{max(values):<7.0f} "
             f"{statistics.median(ratios):16.2f} {min(ratios):6.2f}-{max(ratios):<6.2f}"
         )
-
-
-def machine(device):
-    name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores, {name}", "torch": torch.__version__}
+    for program, reason in skipped.items():
+        yield f"{program:40} skipped: {reason}"
 
 
 def our_program(text):
@@ -244,19 +294,20 @@ def our_program(text):
 
 def any_program(text):
     """A program, for argparse."""
-    return text if text == USUAL else our_program(text)
+    return text if text == BASELINE else our_program(text)
 
 
 def image_side(text):
     """For argparse: pixels enough for the networks."""
-    if positive_int(text) < train.SMALLEST_IMAGE:
-        raise argparse.ArgumentTypeError(f"{text} is less than {train.SMALLEST_IMAGE}")
+    smallest = max(models.NETWORKS[name].smallest_image for name in models.networks_for("images"))
+    if positive_int(text) < smallest:
+        raise argparse.ArgumentTypeError(f"{text} is less than {smallest}")
     return int(text)
 
 
 def add_network_arguments(parser):
     cuda = torch.cuda.is_available()
-    parser.add_argument("--model", choices=models.IMAGE_NETWORKS, default="si-resnet18", help="network")
+    parser.add_argument("--model", choices=models.networks_for("images"), default="si-resnet18", help="network")
     parser.add_argument("--width", type=positive_int, default=32, help="of the network")
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
     parser.add_argument("--images", type=positive_int, default=50_000 if cuda else 1280, help="of an epoch")
@@ -265,17 +316,22 @@ def add_network_arguments(parser):
     parser.add_argument(
         "--augment", choices=[augment.NONE, augment.CROP_FLIP], default=augment.NONE, help="of images"
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if cuda else "cpu", help="to train on")
+    parser.add_argument(
+        "--device",
+        choices=["cpu", "cuda"] if cuda else ["cpu"],
+        default="cuda" if cuda else "cpu",
+        help="to train on",
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
 
 
 def main():
     parser = Parser(
-        __doc__.splitlines()[0], "python bench/images.py --model si-convnet --programs usual fp32 bf16"
+        __doc__.splitlines()[0], "python bench/images.py --model si-convnet --programs baseline fp32 bf16"
     )
     add_network_arguments(parser)
     parser.add_argument(
-        "--programs", nargs="+", type=any_program, default=[USUAL, "fp32", "bf16"], help="what to compare"
+        "--programs", nargs="+", type=any_program, default=[BASELINE, "fp32", "bf16"], help="what to compare"
     )
     parser.add_argument("--turns", type=positive_int, default=8, help="measurements of every program")
     parser.add_argument("--processes", type=positive_int, default=1, help="of a program, side by side")
@@ -283,12 +339,12 @@ def main():
     args = parser.parse_args()
     args.threads = args.threads or max(1, os.cpu_count() // args.processes)
 
-    rates = measure(args)
-    print("\n".join(table(rates)))
+    rates, skipped = measure(args)
+    print("\n".join(table(rates, skipped)))
     if args.out:
         asked = {name: value for name, value in vars(args).items() if name != "out"}
-        write_json(args.out, {**asked, **machine(args.device), "images_per_second": rates})
+        write_json(args.out, {**asked, **machine(args.device), "skipped": skipped, "images_per_second": rates})
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, at_interrupt=NOTHING_KEPT)

@@ -135,7 +135,7 @@ def _read_lines(path):
     try:
         return path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path} ({error}); --source must be the unpacked tiny-imagenet-200")
+        raise BadInput(f"cannot read {path} ({error}); --source must be the unpacked tiny-imagenet-200") from None
 
 
 def _list_split(folder):
@@ -146,7 +146,7 @@ def _list_split(folder):
     try:
         return ImageFolder(folder, is_valid_file=lambda path: Path(path).suffix.lower() in readable)
     except FileNotFoundError as error:  # no class folders, or some without images
-        raise BadInput(f"{folder}: {str(error).strip()} Each class needs a folder of image files")
+        raise BadInput(f"{folder}: {str(error).strip()} Each class needs a folder of image files") from None
 
 
 def _require_same_names(first, first_place, second, second_place):
@@ -167,7 +167,9 @@ def _read_cifar(dataset, source, limits):
     try:
         splits = {"train": dataset(source, train=True, download=True), "test": dataset(source, train=False)}
     except (OSError, RuntimeError) as error:
-        raise BadInput(f"cannot fetch {dataset.filename} ({error}); put {dataset.url} into {source} by hand")
+        raise BadInput(
+            f"cannot fetch {dataset.filename} ({error}); put {dataset.url} into {source} by hand"
+        ) from None
     classes = _first_classes(splits["train"].classes, limits)
     tensors = {}
     for split, images in splits.items():
@@ -240,7 +242,7 @@ def _read_image(path):
                 raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
             pixels = numpy.array(image.convert("RGB"))
     except Exception as error:  # PIL's decoders raise all kinds of errors on broken files
-        raise BadInput(f"{path} cannot be decoded ({error}); restore or remove it")
+        raise BadInput(f"{path} cannot be decoded ({error}); restore or remove it") from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

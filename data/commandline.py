@@ -110,10 +110,10 @@ class Progress:
             self.bar.close()
 
 
-def run(main):
+def run(main, at_interrupt="the same command goes on where it was"):
     """Call main() and leave with the exit code of the contract: 0 done, 2 bad input, 3 refused, 130 interrupted.
 
-    SIGTERM (sent by schedulers before they kill) is treated as Ctrl-C, so that both save before they stop.
+    at_interrupt: what is said then of what becomes of the work. SIGTERM (sent by schedulers before they kill) is treated as Ctrl-C, so that both save before they stop.
     """
 
     def interrupt(signum, frame):
@@ -126,7 +126,7 @@ def run(main):
         print(f"{sys.argv[0]}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 3)
     except KeyboardInterrupt:
-        print(f"{sys.argv[0]}: interrupted; the same command goes on where it was", file=sys.stderr)
+        print(f"{sys.argv[0]}: interrupted; {at_interrupt}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output (head, say) has gone; nothing is lost, and a traceback would help nobody.

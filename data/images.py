@@ -84,9 +84,11 @@ def load_image_set(path, device="cpu"):
     try:
         content = torch.load(path, mmap=True, weights_only=True)
     except FileNotFoundError:
-        raise BadInput(f"there is no {path}; prepare it with: python -m data SET --out {path} (see --help)")
+        raise BadInput(
+            f"there is no {path}; prepare it with: python -m data SET --out {path} (see --help)"
+        ) from None
     except Exception as error:  # unpickling a broken file raises all kinds of errors
-        raise BadInput(_broken(path, f"reading it fails with {type(error).__name__}"))
+        raise BadInput(_broken(path, f"reading it fails with {type(error).__name__}")) from None
     fault = _fault(content)
     if fault:
         raise BadInput(_broken(path, fault))

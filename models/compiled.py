@@ -18,8 +18,8 @@ def compiled_or_plain(function, trial):
         return function
     # PyTorch's cache of compiled code, which machines may share, does not tell instruction sets apart by itself.
     torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
-    compiled = torch.compile(function, dynamic=False)
     try:
+        compiled = torch.compile(function, dynamic=False)
         trial(compiled)
     except Exception as error:  # its kind depends on what is missing, and on the version of PyTorch
         failures.append(error)

@@ -69,7 +69,10 @@ def of_members(percents):
     return [(percents[index] + NOISE[seed]) / 100 for index, seed in MEMBERS]
 
 
-def members(*later_lrs, indices=range(len(PLRS))):
+ALL_PLRS = range(len(PLRS))
+
+
+def members(*later_lrs, indices=ALL_PLRS):
     return [{"lrs": [PLRS[i], *later_lrs], "seed": seed, "data_seed": 1} for i, seed in MEMBERS if i in indices]
 
 

@@ -16,10 +16,10 @@ from test_runs import call
 
 import models
 import train
+from data.analysis.study import Study, final
 from data.commandline import lr_name
 from data.images import save_image_set
 from data.runs import Run, find_runs
-from data.analysis.study import Study, final
 
 ROOT = Path(__file__).parent.parent
 

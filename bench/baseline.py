@@ -1,11 +1,11 @@
-"""The synthetic study the usual way, one network at a time: what the benchmarks of train.py compare with.
+"""The baseline of the synthetic study, one network at a time: what the benchmarks of train.py compare with.
 
 An nn.Module, a DataLoader, autograd, torch.optim.SGD, and the projection after each step. It shares the initial point,
 the last layer and the order of minibatches with train.py, and none of its training. Logging is as sparse as there.
 
-    python bench/usual.py --lr 1e-3 --seed 1 --data-seed 1 2 --steps 40000 --out runs/usual
+    python bench/baseline.py --lr 1e-3 --seed 1 --data-seed 1 2 --steps 40000 --out runs/baseline
 
-writes one JSON file for every network; networks that have theirs are passed over.
+writes one JSON file for every network; networks that have theirs are skipped.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from data import ticks  # noqa: E402
-from data.commandline import Parser, lr_name, natural, positive_float, positive_int  # noqa: E402
+from data.commandline import Parser, lr_name, natural, positive_float, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
 from data.seeds import generator  # noqa: E402
 from models import mlp  # noqa: E402
@@ -40,8 +40,8 @@ class PassSampler:
         return ticks.TRAIN_SIZE
 
 
-class UsualRun:
-    """One network and its training set: run.train(steps); run.evaluate(inputs, labels) -> (loss, accuracy)."""
+class BaselineRun:
+    """One network and its training set: train(iterations); evaluate(inputs, labels) -> (loss, accuracy)."""
 
     def __init__(self, lr, seed, data_seed):
         self.sets = ticks.tick_sets(data_seed)
@@ -56,9 +56,9 @@ class UsualRun:
         loader = DataLoader(training_set, ticks.BATCH_SIZE, sampler=PassSampler(seed), drop_last=True)
         self.batches = itertools.chain.from_iterable(itertools.repeat(loader))
 
-    def train(self, steps):
+    def train(self, iterations):
         """Projected SGD on the unit sphere."""
-        for inputs, labels in itertools.islice(self.batches, steps):
+        for inputs, labels in itertools.islice(self.batches, iterations):
             self.optimizer.zero_grad()
             self.loss(self.network(inputs).squeeze(1), labels).backward()
             self.optimizer.step()
@@ -91,7 +91,10 @@ def build_network(weights, frozen):
 
 
 def main():
-    parser = Parser("Train networks of the synthetic study one at a time.")
+    parser = Parser(
+        "Train networks of the synthetic study one at a time.",
+        "python bench/baseline.py --lr 1e-3 --seed 1 --data-seed 1 2 --steps 40000 --out runs/baseline",
+    )
     parser.add_argument("--lr", type=positive_float, required=True, help="learning rate on the unit sphere")
     parser.add_argument("--seed", type=natural, nargs="+", required=True, help="training seeds")
     parser.add_argument("--data-seed", type=natural, nargs="+", required=True, help="data seeds")
@@ -110,18 +113,18 @@ def main():
 
 
 def train_one(lr, seed, data_seed, steps, log_every):
-    """Train one network; returns its measurements at the logged steps and its final single-feature accuracies."""
-    run = UsualRun(lr, seed, data_seed)
+    """Train one network; returns its measurements at the logged iterations and its final single-feature accuracies."""
+    network = BaselineRun(lr, seed, data_seed)
     measured = {"lr": lr, "seed": seed, "data_seed": data_seed, "step": [], "train": [], "test": []}
     for step in range(0, steps, log_every):
         now = min(step + log_every, steps)
-        run.train(now - step)
+        network.train(now - step)
         measured["step"].append(now)
-        measured["train"].append(run.evaluate(run.sets.train_inputs, run.sets.train_labels))
-        measured["test"].append(run.evaluate(run.sets.test_inputs, run.sets.test_labels))
-    features = [run.evaluate(*ticks.single_feature_set(feature))[1] for feature in range(ticks.FEATURES)]
+        measured["train"].append(network.evaluate(network.sets.train_inputs, network.sets.train_labels))
+        measured["test"].append(network.evaluate(network.sets.test_inputs, network.sets.test_labels))
+    features = [network.evaluate(*ticks.single_feature_set(feature))[1] for feature in range(ticks.FEATURES)]
     return measured | {"single_feature_accuracy": features}
 
 
 if __name__ == "__main__":
-    main()
+    run(main, at_interrupt="the same command goes on with the networks that have no file yet")
