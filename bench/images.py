@@ -166,11 +166,23 @@ def training(program, args):
     return OurTraining(words, args, random_image_set(*shape, device), device)
 
 
+def end_with_children(signum, frame):
+    """For SIGTERM, in a process of a program: end, and before that the workers of its DataLoaders.
+
+    They would print a traceback where the process went while they handed it a batch; and an exception in this process
+    would be printed, and lost, where a destructor happens to run.
+    """
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(128 + signum)
+
+
 def work(connection, program, args):
     """A process: trains an epoch for every message, answers, and ends when the connection is closed.
 
     The first answer comes unasked: READY, or why the machine cannot run the program.
     """
+    signal.signal(signal.SIGTERM, end_with_children)
     # As a script has it on Linux; what was spawned would spawn its own, with semaphores that outlive a killed process.
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(args.threads)
@@ -204,7 +216,7 @@ def trainer(program, args):
         yield ours
     finally:
         ours.close()
-        process.terminate()  # workers of a DataLoader end by themselves where the process has gone
+        process.terminate()
         process.join()
 
 
