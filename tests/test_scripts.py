@@ -715,7 +715,6 @@ def test_the_sweep_of_the_manual_gives_its_figures(quick, image_file, tmp_path):
 
 def test_the_loop_of_the_manual_trains_side_by_side(image_file, tmp_path):
     shorter = [
-        ("nvidia-cuda-mps-control -d ", "true "),
         ("1e-4 1e-3 1e-2 1e-1", "1e-4 1e-2"),
         ("--model si-convnet", "--model si-convnet --width 2"),
         ("--steps 200", "--steps 1"),
