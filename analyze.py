@@ -55,14 +55,17 @@ def evaluator_of(run, device):
         raise BadInput(
             f"{run.path}: models.NETWORKS has no {settings['model']}, its network; put its record there"
         )
-    use_precision(settings["precision"], device)
     seed = init_seed(member["seed"])
     network = models.build(settings["model"], settings["width"], settings["classes"], seed)
     return Evaluator(network, device, settings["precision"] == BF16)
 
 
 def image_set_of(run, device, data_file):
-    """The image set of a run, at data_file where it is no longer where the run had it. Raises BadInput."""
+    """The image set of a run, at data_file where it is no longer where the run had it.
+
+    Raises BadInput where it is missing or another, or the device lacks the precision of the run.
+    """
+    use_precision(run.settings["precision"], device)
     return images.load_image_set_of(run.config | {"data_file": data_file or run.config["data_file"]}, device)
 
 
@@ -302,7 +305,7 @@ def main():
         choices=bands.NORMALISATIONS,
         default=[bands.DEFAULT_NORMALISATION],
         help="of band images: keep (the published rule: only those with the zero frequency are normalised), std "
-        "(others are divided by the usual standard deviation), band (standardised, each by its own moments), "
+        "(others are divided by the standard deviation of whole images), band (standardised, each by its own moments), "
         "reestimate (as keep, with batch-norm statistics of training images treated alike)",
     )
 

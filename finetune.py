@@ -41,7 +41,7 @@ def main():
 
 
 def finetune(parent, path, lr, args, device):
-    """Fine-tune all members of one run at one learning rate, from --from-step or the run's last step."""
+    """Fine-tune all members of one run at one learning rate, from --from-step or the run's end."""
     step = parent.last_step if args.from_step is None else args.from_step
     log_every = args.log_every or parent.settings["log_every"]
     config = describe_child(

@@ -4,7 +4,7 @@
 A window of K is the plain mean of K weights, `--spacing` steps apart, never re-projected to the sphere. Windows share
 their first weights (--anchor start: the paper's convolutional networks, epochs 200 to 200+K-1) or their last
 (--anchor end: the synthetic study, whose runs keep the iteration to go back to: train.py --keep). The sample order of a
-continued run is that of the run itself, and its optimiser goes on, so weights of a run's own past are passed again exactly.
+continued run is that of the run itself, and its optimiser goes on, so that it passes weights of its own past again.
 """
 
 from pathlib import Path

@@ -107,14 +107,17 @@ class ImageTraining:
         return [self.weights, self.totals, *state, *self.evaluator.network.buffers()]
 
     def _try_compiled(self, compiled):
-        """Train and evaluate on batches of all the sizes there are with a compiled network, and leave no trace of it."""
+        """Train and evaluate on batches of all the sizes there are with a compiled network, and leave no trace."""
         self.evaluator.forward = compiled
         with unchanged(self._changes(), self.generators):
             batches = self._samples(0).to(self.device).split(self.settings["batch_size"])
             for samples in {len(samples): samples for samples in batches}.values():
                 self._step(samples)
-            batches = list(self.data.test_batches())
-            self.evaluator.evaluate([batches[0], batches[-1]])
+            batches = self.data.test_batches()
+            first = last = next(batches)
+            for last in batches:  # noqa: B007 - only the last one may be smaller
+                pass
+            self.evaluator.evaluate([first, last])
 
     def evaluate(self):
         """Test loss and accuracy with the running batch-norm statistics."""
@@ -438,11 +441,11 @@ def main():
     args = parser.parse_args()
 
     device = device_of(args.device)
-    config = (describe_ticks if args.data == ticks.NAME else describe_images)(args, device)
+    config = describe_ticks(args) if args.data == ticks.NAME else describe_images(args, device)
     complete_run(args.out, config, device, lambda run, task: train(run, task, args.checkpoint_seconds))
 
 
-def describe_ticks(args, device):
+def describe_ticks(args):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
     name = chosen_network(args.model or models.networks_for(ticks.NAME)[0], ticks.NAME)
     unwanted = [name for name in ("width", "precision", "augment", "keep_loss") if getattr(args, name)]

@@ -38,9 +38,9 @@ def forward_pass(evaluator, image_set):
     return loss.item()
 
 
-def point(evaluator, image_set):
+def point(evaluator, image_set, batch_norm):
     train_batches, test_batches = image_set.train_batches(REESTIMATION_BATCH), image_set.test_batches()
-    return evaluator.errors(evaluator.weights.clone(), train_batches, test_batches, batch_norm=True)
+    return evaluator.errors(evaluator.weights.clone(), train_batches, test_batches, batch_norm)
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def main():
     state = stack_module_state([network.to(memory_format=torch.channels_last).train() for network in networks])
     programs = {
         "forward pass": (forward_pass, evaluator, image_set),
-        "point": (point, evaluator, image_set),
+        "point": (point, evaluator, image_set, models.NETWORKS[args.model].barrier.batch_norm),
         "batched, training images only": (batched_pass, evaluator, image_set, *state),
     }
     times = {name: [] for name in programs}

@@ -74,6 +74,8 @@ class BaselineTraining:
     def __init__(self, args, image_set, device):
         without_in_place_relu()
         self.device, self.rho = device, models.NETWORKS[args.model].rho
+        if self.rho is None:
+            raise BadInput(f"{args.model}: is not trained on a sphere, as the baseline trains networks")
         self.network = models.build(args.model, args.width, args.classes, init_seed=1).to(device)
         self.parameters = trained_parameters(self.network)
         self.optimizer = torch.optim.SGD(self.parameters, lr=LR * self.rho**2)

@@ -113,7 +113,8 @@ class Progress:
 def run(main, at_interrupt="the same command goes on where it was"):
     """Call main() and leave with the exit code of the contract: 0 done, 2 bad input, 3 refused, 130 interrupted.
 
-    at_interrupt: what is said then of what becomes of the work. SIGTERM (sent by schedulers before they kill) is treated as Ctrl-C, so that both save before they stop.
+    at_interrupt: what is said then of what becomes of the work. SIGTERM (sent by schedulers before they kill) is treated
+    as Ctrl-C, so that both save before they stop.
     """
 
     def interrupt(signum, frame):

@@ -34,9 +34,9 @@ RUNNING, COMPLETE = "running", "complete"
 IDENTITY = ("stage", "settings", "members", "parent")
 FORMAT = 2  # of run folders; those of format 1 do not say it, nor what is filled in for them here
 # What runs had, and image runs in particular, that were made before there was a choice.
-EARLIER_SETTINGS = {"until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
+EARLIER_SETTINGS = {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
 EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none"}
-# What the analysis must know of the network of a run that was made before config.json said so, by what it is trained on.
+# What the analysis must know of the network of a run made before config.json said so, by what it is trained on.
 EARLIER_NETWORK = {
     "ticks": {
         "task": "ticks",
@@ -290,7 +290,7 @@ class OpenRun(Run):
         write_json(self.path / "metrics.json", metrics)
 
     def keep(self, name, tensors):
-        """Write weights that stay: step-N or swa-K."""
+        """Write weights that stay: step-N, loss-L or swa-K."""
         write_tensors(self.path / f"{name}.pt", tensors)
 
     def finish(self, metrics):

@@ -5,27 +5,24 @@ from collections.abc import Callable
 
 import torch
 
+from models import mlp
 from models.convnet import ConvNet
 from models.evaluator import trained_parameters
 from models.geometry import BarrierProtocol
 from models.optimizers import PROJECTED_SGD
 from models.resnet import PreActResNet18
 
-CLASSIFIER_NORM = 10.0  # of frozen classifiers (paper, appendix A)
-SCALE_INVARIANT_BARRIERS = BarrierProtocol(points=21, on_sphere=True, batch_norm=True, floor=0.1)
-
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A kind of network: how it is built, trained and measured. A new one is one more record in NETWORKS.
+    """A kind of network: how it is built, trained and measured. A new one, for images, is one more record in NETWORKS.
 
     Random numbers of its own, if any, are those of models.dropout: others could not be replayed.
+    Raises ValueError where entries do not fit together.
     """
 
-    task: str  # what it is trained on: `images`, or `ticks`
-    build: (
-        Callable | None
-    )  # (width, classes) -> nn.Module on the CPU, initialised; None: models.mlp trains many at once
+    task: str  # what it is trained on: `images`, or `ticks`, whose networks models.mlp trains many at once
+    build: Callable | None  # (width, classes) -> nn.Module on the CPU, initialised; None on ticks
     optimizer: dict  # as models.optimizers.build() takes it
     barrier: BarrierProtocol  # how error barriers are measured
     swa_anchor: (
@@ -33,9 +30,7 @@ class Network:
     )
     swa_spacing: int = 1  # epochs or iterations between averaged weights
     rho: float | None = None  # radius of the sphere that all trained weights lie on; None: they are free
-    classifier_norm: float | None = (
-        None  # of a classifier frozen at its initialisation, `network.classifier`; None: trained
-    )
+    classifier_norm: float | None = None  # of `network.classifier`, frozen at its initialisation; None: trained
     width: int = 32  # unless another is asked for
     batch_size: int = 128  # likewise
     smallest_image: int = 1  # pixels of a side
@@ -45,6 +40,17 @@ class Network:
     )
     converged: float = 0.999  # train accuracy from which a run counts as converged
 
+    def __post_init__(self):
+        projected = self.optimizer["name"] == PROJECTED_SGD["name"]
+        if projected != (self.rho is not None):
+            raise ValueError("a radius rho goes with projected SGD, and projected SGD with a radius")
+        if self.barrier.on_sphere and self.rho is None:
+            raise ValueError("barriers on the sphere need a radius rho")
+        if self.optimizer.get("dampening"):
+            raise ValueError("dampening is not supported: see models.optimizers.build()")
+        if self.task == "ticks" and not (projected and self.build is None and self.in_angles is None):
+            raise ValueError("networks on ticks are those of models.mlp, trained by projected SGD")
+
     def facts(self):
         """What a run folder tells the analysis of metrics, which never looks at networks (see data/runs.py)."""
         barrier = self.barrier._asdict()
@@ -52,35 +58,26 @@ class Network:
 
 
 EFFECTIVE = "learning rate (effective)"
+SI_CONVNET = Network(
+    task="images",
+    build=ConvNet,
+    optimizer=PROJECTED_SGD,
+    rho=12.0,  # of the published runs at width 32
+    classifier_norm=10.0,  # paper, appendix A
+    smallest_image=8,
+    lr_label=EFFECTIVE,
+    barrier=BarrierProtocol(points=21, on_sphere=True, batch_norm=True, floor=0.1),
+    swa_anchor="start",
+)
 NETWORKS = {
-    "si-convnet": Network(
-        task="images",
-        build=ConvNet,
-        optimizer=PROJECTED_SGD,
-        rho=12.0,  # of the published runs at width 32
-        classifier_norm=CLASSIFIER_NORM,
-        smallest_image=8,
-        lr_label=EFFECTIVE,
-        barrier=SCALE_INVARIANT_BARRIERS,
-        swa_anchor="start",
-    ),
-    "si-resnet18": Network(
-        task="images",
-        build=PreActResNet18,
-        optimizer=PROJECTED_SGD,
-        rho=28.0,  # of the published runs at width 32
-        classifier_norm=CLASSIFIER_NORM,
-        smallest_image=8,
-        lr_label=EFFECTIVE,
-        barrier=SCALE_INVARIANT_BARRIERS,
-        swa_anchor="start",
-    ),
+    "si-convnet": SI_CONVNET,
+    "si-resnet18": dataclasses.replace(SI_CONVNET, build=PreActResNet18, rho=28.0),  # likewise
     "si-mlp": Network(
         task="ticks",
         build=None,
         optimizer=PROJECTED_SGD,
         rho=1.0,
-        classifier_norm=CLASSIFIER_NORM,
+        classifier_norm=mlp.FROZEN_NORM,
         batch_size=16,
         lr_label=EFFECTIVE,
         barrier=BarrierProtocol(points=11, on_sphere=False, batch_norm=False, floor=0.01),
@@ -113,7 +110,7 @@ def build(name, width, classes, init_seed):
 
 
 def angle_parameters(name, network):
-    """The trained parameters of a network that angles are between (by its record; filter norms are those of these, too)."""
+    """The trained parameters of a network that angles are between, by its record; filter norms are those of these."""
     wanted = NETWORKS[name].in_angles or (lambda *_: True)
     named = network.named_parameters()
     return [parameter for name, parameter in named if parameter.requires_grad and wanted(name, parameter)]

@@ -23,9 +23,9 @@ def use_batch_statistics(network):
 def reestimating(network):
     """A context in which forward passes replace all running batch-norm statistics by their averages over the batches.
 
-    In it every batch is normalised by its own statistics; after it the network is in evaluation mode. Every batch counts
-    by its number of images, so running means are exact means over the images, and running variances are the mean of the
-    unbiased within-batch variances. The order of batches does not matter.
+    In it every batch is normalised by its own statistics; after it the network is in evaluation mode. Every batch
+    counts by its number of images, so running means are exact means over the images, and running variances are the mean
+    of the unbiased within-batch variances. The order of batches does not matter.
     """
     norms = batch_norms(network)
     momenta = [module.momentum for module in norms]

@@ -4,6 +4,7 @@ import contextlib
 import sys
 
 import torch
+import torch.compiler.config as compiler_settings
 
 failures = []  # of this process: what could not be compiled once is not tried again
 
@@ -17,7 +18,7 @@ def compiled_or_plain(function, trial):
     if failures:
         return function
     # PyTorch's cache of compiled code, which machines may share, does not tell instruction sets apart by itself.
-    torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
+    compiler_settings.cache_key_tag = torch.backends.cpu.get_cpu_capability()
     try:
         compiled = torch.compile(function, dynamic=False)
         trial(compiled)

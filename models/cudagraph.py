@@ -6,7 +6,7 @@ from models.compiled import unchanged
 
 
 def captured(step, state, *examples, generators=()):
-    """step(*inputs) as a function that replays it as a CUDA graph, for steps whose kernels are too small to launch singly.
+    """step(*inputs) as a function that replays it as a CUDA graph, for steps of kernels too small to launch singly.
 
     step: returns nothing, and changes in place the tensors in the list `state`, which are left as found, and none else
     but those that it sets anew every time.

@@ -17,7 +17,7 @@ from models.evaluator import loss_and_correct
 
 
 def effective_gradient_norm(network, weights, gradient, batches):
-    """Mean over batches of the norm of the gradient of the mean loss, times |weights| (paper: mean stochastic gradient).
+    """Mean over batches of the norm of the gradient of the mean loss, times |weights| (paper, figure 26).
 
     network: in whichever mode it is; weights, gradient: its flat ones [1, P].
     Returns (norm, mean loss, accuracy), the latter two over all images.
@@ -36,9 +36,10 @@ def effective_gradient_norm(network, weights, gradient, batches):
 def sharpness(evaluator, train_batches, some_batches, count, probes, randoms):
     """How sharp the loss is at an evaluator's weights, on the unit sphere: {name: number}.
 
-    `gradient_norm` is the mean over train_batches (paper, figure 26), `train_loss` and `train_accuracy` are those of the
-    same pass, with every batch's own statistics; `largest_eigenvalue` of the Hessian with its `residual`, and its `trace`
-    with the `trace_error`, a standard error of `probes` random vectors, are over the `count` images of some_batches().
+    `gradient_norm` is the mean over train_batches (paper, figure 26), `train_loss` and `train_accuracy` are those of
+    the same pass, with every batch's own statistics; `largest_eigenvalue` of the Hessian with its `residual`, and its
+    `trace` with the `trace_error`, a standard error of `probes` random vectors, are over the `count` images of
+    some_batches().
     randoms: two torch.Generators, for the vector that the eigenvalue begins with and for the trace.
     """
     network = evaluator.network

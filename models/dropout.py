@@ -19,7 +19,7 @@ class Dropout(nn.Module):
 
 
 def use_generator(network, generator):
-    """Have all dropout of a network draw from a generator on the network's device; [generator], or [] without dropout."""
+    """Have all dropout of a network draw from a generator on its device. Returns [generator], or [] without dropout."""
     layers = [module for module in network.modules() if isinstance(module, Dropout)]
     for layer in layers:
         layer.generator = generator

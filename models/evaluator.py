@@ -14,8 +14,8 @@ def trained_parameters(network):
 class Evaluator:
     """A network on a device, its trained parameters in one flat vector.
 
-    network: nn.Module on the CPU; trained are the parameters that require gradients. bf16: whether forward passes are in
-    bfloat16; weights, gradients, statistics and losses stay in float32.
+    network: nn.Module on the CPU; trained are the parameters that require gradients. bf16: whether forward passes are
+    in bfloat16; weights, gradients, statistics and losses stay in float32.
     Batches are iterables of (inputs [batch, ...], labels [batch]) on the device.
     """
 
@@ -27,7 +27,7 @@ class Evaluator:
         self.forward = network  # or that compiled
 
     def solution(self):
-        """{"weights": [1, parameters], "buffers": {name: tensor}}; the latter is all other state, such as statistics."""
+        """{"weights": [1, parameters], "buffers": {name: tensor}}, the latter all other state, such as statistics."""
         buffers = {name: tensor.clone() for name, tensor in self._untrained_state().items()}
         return {"weights": self.weights.clone(), "buffers": buffers}
 
@@ -68,15 +68,15 @@ class Evaluator:
         return found
 
     def reestimate(self, batches):
-        """Replace batch-norm statistics by their averages over batches; returns (mean loss, accuracy) with batch statistics."""
+        """Replace batch-norm statistics by their averages over batches; (mean loss, accuracy) with batch statistics."""
         with self.autocast(), batchnorm.reestimating(self.network):
             return mean_loss_and_accuracy(self.network, batches)
 
     def errors(self, weights, train_batches, test_batches, batch_norm):
         """Train and test error at weights [1, parameters], in percent, [2, 1].
 
-        batch_norm: whether one pass over the training images is to give both the train error, with batch statistics, and
-        the statistics that the test error is measured with (paper, appendix), or both are measured without.
+        batch_norm: whether one pass over the training images is to give both the train error, with batch statistics,
+        and the statistics that the test error is measured with (paper, appendix), or both are measured without.
         """
         self.weights.copy_(weights)
         _, train_accuracy = (self.reestimate if batch_norm else self.evaluate)(train_batches)

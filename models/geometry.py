@@ -12,9 +12,8 @@ class BarrierProtocol(NamedTuple):
 
     points: int  # of a straight line, its ends included
     on_sphere: bool  # whether the ends, and all points between them, are projected to the sphere
-    batch_norm: (
-        bool  # whether statistics are re-estimated at every point; train errors then are those of batch statistics
-    )
+    # Whether statistics are re-estimated at every point; train errors then are those of batch statistics.
+    batch_norm: bool
     floor: float  # percent: smaller barriers run off the plot
 
 

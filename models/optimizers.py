@@ -1,5 +1,7 @@
 """What moves weights: the optimisers of torch.optim over one flat vector, and projected SGD as one more of them."""
 
+import warnings
+
 import torch
 
 from models import sphere
@@ -32,7 +34,7 @@ def build(weights, gradient, lr, options, rho):
 
     options: {"name": one of OPTIMIZERS, and keyword arguments of that}. rho: radius of the sphere, or None off it.
     Its state is there from the beginning, so that a CUDA graph can capture it: all zeros, from which the first step
-    is that of torch.optim, which makes its state only then.
+    is that of torch.optim, which makes its state only then (but not with `dampening`, which Network refuses).
     """
     options = {**options} | ({} if rho is None else {"rho": rho})
     kind = OPTIMIZERS[options.pop("name")]
@@ -41,7 +43,9 @@ def build(weights, gradient, lr, options, rho):
     weights.grad = gradient
     optimizer = kind([weights], lr=lr, **options)
     before = weights.clone()
-    optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a capturable optimiser takes a step outside of a graph
+        optimizer.step()
     weights.copy_(before)
     clear_state(optimizer)
     return optimizer

@@ -48,7 +48,7 @@ def _shaped(flat, shape):
 
 @torch.no_grad()
 def project_(weights, rho):
-    """Rescale every row of weights [members, parameters] to norm rho, in place: one factor per member, never per layer."""
+    """Rescale every row of weights [members, parameters] to norm rho in place, by one factor, never per layer."""
     weights.mul_(rho / torch.linalg.vector_norm(weights, dim=1, keepdim=True))
 
 

@@ -637,9 +637,9 @@ def test_every_figure_on_ticks_is_drawn(tick_study, tmp_path, monkeypatch):
     command(monkeypatch, "figures", tick_study, "--out", tmp_path)
     for name in ("figure04", "figure05", "figure15", "figure16", "figure17"):
         assert (tmp_path / f"{name}.pdf").exists() and (tmp_path / f"{name}.png").exists()
-    spread = json.loads((tmp_path / "figure15.json").read_text())["pretrain"]
-    assert spread["mean"] == pytest.approx([70, 70])
-    assert spread["std"] == pytest.approx([100 * np.std([0.6, 0.7, 0.8])] * 2) and spread["n"] == [3, 3]
+    curve = json.loads((tmp_path / "figure15.json").read_text())["pretrain"]
+    assert curve["mean"] == pytest.approx([70, 70])
+    assert curve["std"] == pytest.approx([100 * np.std([0.6, 0.7, 0.8])] * 2) and curve["n"] == [3, 3]
 
 
 def test_figure_4_shows_feature_0_of_all_training_samples(tick_study):

@@ -13,7 +13,7 @@ from models import mlp
 from models.geometry import BarrierProtocol, angular_distance, error_barriers, measurements_of_line
 
 
-def convention(points=11, on_sphere=False):
+def protocol(points=11, on_sphere=False):
     return BarrierProtocol(points=points, on_sphere=on_sphere, batch_norm=False, floor=0.1)
 
 
@@ -27,9 +27,7 @@ def square(weights):
 
 def barrier(first, second, errors, points=11, on_sphere=False, rho=1.0):
     solutions = {"first": first, "second": second}
-    (found,) = error_barriers(
-        solutions, [("first", "second")], convention(points, on_sphere), rho, errors
-    ).values()
+    (found,) = error_barriers(solutions, [("first", "second")], protocol(points, on_sphere), rho, errors).values()
     return found
 
 
@@ -130,9 +128,9 @@ def test_ends_are_measured_once_and_calls_are_as_many_as_announced(on_sphere):
         seen.append(weights.clone())
         return square(weights)
 
-    barriers = error_barriers(solutions, pairs, convention(7, on_sphere), 3.0, errors)
+    barriers = error_barriers(solutions, pairs, protocol(7, on_sphere), 3.0, errors)
     assert list(barriers) == pairs
-    assert len(seen) == measurements_of_line(pairs, convention(7, on_sphere)) == 3 + 3 * 5
+    assert len(seen) == measurements_of_line(pairs, protocol(7, on_sphere)) == 3 + 3 * 5
     rescale = 3 / before["L"].norm(dim=1, keepdim=True) if on_sphere else 1
     assert sum(torch.allclose(weights, before["L"] * rescale) for weights in seen) == 1
     norms = torch.stack(seen).norm(dim=2)
@@ -156,7 +154,7 @@ def test_every_pair_has_the_barrier_it_has_alone():
     """One-dimensional ends 0, 1 and 3 under -w^2: a quarter of the squared distance."""
     solutions = {"a": float64([0.0]), "b": float64([1.0]), "c": float64([3.0])}
     pairs = [("a", "b"), ("c", "b"), ("a", "c")]
-    found = error_barriers(solutions, pairs, convention(), 1.0, lambda weights: -square(weights))
+    found = error_barriers(solutions, pairs, protocol(), 1.0, lambda weights: -square(weights))
     assert {pair: value.item() for pair, value in found.items()} == pytest.approx(
         {("a", "b"): 0.25, ("c", "b"): 1.0, ("a", "c"): 2.25}
     )

@@ -290,7 +290,7 @@ def test_bf16_rounds_but_keeps_weights_and_statistics_in_float32(image_set, mode
             tensor.is_floating_point() <= (tensor.dtype == torch.float32) for tensor in state(task).values()
         )
     assert set(seen[: len(seen) // 2]) == {torch.bfloat16} and set(seen[len(seen) // 2 :]) == {torch.float32}
-    # The loss as met in the one step of the epoch is that of evaluate_train(), and summed in float32.
+    # The running loss of the one iteration of the epoch is that of evaluate_train(), and summed in float32.
     assert rounded.found[2].item() == pytest.approx(rounded.found[0].item(), rel=1e-3)
     for values, others in zip(rounded.found, exact.found):
         assert values.item() == pytest.approx(

@@ -393,6 +393,13 @@ def test_a_level_that_no_run_kept_weights_at_is_skipped(study, monkeypatch, caps
     assert {path.name for path in study.rglob("sharpness-*.json")} == {"sharpness-loss-3e0.json"}
 
 
+def test_filter_norms_need_no_gpu_of_runs_at_a_precision_of_gpus(study, monkeypatch):
+    for path in study.rglob("config.json"):
+        path.write_text(path.read_text().replace('"precision": "fp32"', '"precision": "tf32"'))
+    command(monkeypatch, "norms", study)
+    assert len(list(study.rglob("norms.json"))) == len(list(study.rglob("config.json")))
+
+
 def test_nothing_is_loaded_where_all_is_measured(study, monkeypatch):
     stages = (["norms"], ["bands"], ["geometry"], ["sharpness", "--level", LEVEL, "--images", 64, "--probes", 2])
     for name, *options in stages:

@@ -3,6 +3,7 @@
 It is trained by SGD with momentum and weight decay, off the sphere, is not scale-invariant, and uses dropout.
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -177,6 +178,35 @@ def test_replayed_steps_include_the_momentum_and_draw_on(image_file, recorded):
     assert not plain.state()["optimizer"]["momentum_buffer"].any()
     plain.resume(solution)
     torch.testing.assert_close(plain.state(), solution, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_cuda_graph_captures_optimiser_and_dropout(image_file, name):
+    cuda, options = torch.device("cuda", 0), RECORD.optimizer if name == "sgd" else {"name": "adam"}
+    settings = {"model": "made-up", "width": 4, "optimizer": options, "batch_size": BATCH, "rho": None}
+    settings |= {"compile": False, "precision": "fp32", "augment": "crop-flip", "first_step": 0}
+    member, image_set = {"lrs": [1e-3], "seed": 1}, load_image_set(image_file, cuda)
+    plain, replayed = (train.ImageTraining(settings, [member], cuda, image_set) for _ in range(2))
+    plain.replays = None
+    for epoch in range(3):
+        plain.advance(epoch, epoch + 1), replayed.advance(epoch, epoch + 1)
+    torch.testing.assert_close(replayed.state(), plain.state(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"rho": 2.0}, "rho"),
+        ({"optimizer": {"name": "projected-sgd"}}, "rho"),
+        ({"barrier": BarrierProtocol(5, on_sphere=True, batch_norm=True, floor=0.1)}, "on the sphere"),
+        ({"optimizer": {"name": "sgd", "momentum": 0.9, "dampening": 0.5}}, "dampening"),
+        ({"task": "ticks"}, "models.mlp"),
+    ],
+)
+def test_records_whose_entries_do_not_fit_together(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(RECORD, **changes)
 
 
 def test_averaging_goes_on_with_the_momentum_and_fine_tuning_without(command, pretrained, tmp_path):

@@ -7,6 +7,6 @@
     evidence.py   what claims are judged by
     claims.py     judges the claims of the paper, which claims_*.py hold
 
-Nothing here loads weights or asks for a network or a data set by name: a run folder says what must be known of its
-network (Run.network), and nothing imports models.
+Nothing here loads weights, imports models or asks for a network by name: a run folder says what must be known of its
+network (Run.network), such as its task, `images` or `ticks`.
 """

@@ -198,7 +198,7 @@ def every_flr_is_as_good_in_2a(e):
     ends = [(of_flrs[0], of_flrs[-1]) for of_flrs in reached if of_flrs]  # the worst and the best FLR of a PLR
     regime_1, everywhere = best([e.pretrained, *curves], e.regime("1")), best(curves, e.plrs)
     good = not any(worse(worst, top) or exceeds(regime_1.values, worst) for worst, top in ends)
-    measured = {"largest spread over FLRs": max(np.mean(top) - np.mean(worst) for worst, top in ends)}
+    measured = {"largest range over FLRs": max(np.mean(top) - np.mean(worst) for worst, top in ends)}
     measured |= {"least in 2A": min(np.mean(worst) for worst, _ in ends), "best of regime 1": regime_1.mean}
     measured |= {"best fine-tuned": everywhere.mean, "at PLR": everywhere.plr}
     return good and peaks_in(e, inside, curves), measured
@@ -213,12 +213,12 @@ def every_flr_is_as_good_in_2a(e):
 def flrs_part_in_2b(e):
     plrs, flrs = e.regime("2B"), e.flrs
     reached = np.array([e.finetuned[flr].means(plrs) for flr in flrs])
-    trend, spreads = spearman(plrs, reached.mean(axis=0)), np.ptp(reached, axis=0)
+    trend, ranges = spearman(plrs, reached.mean(axis=0)), np.ptp(reached, axis=0)
     top = best([e.finetuned[flr] for flr in flrs], plrs[-1:])
-    measured = {"rank correlation": trend, "spread at its start": spreads[0], "at its end": spreads[-1]}
+    measured = {"rank correlation": trend, "range at its start": ranges[0], "at its end": ranges[-1]}
     measured |= {"best there": top.mean, "highest FLR there": reached[-1, -1]}
     highest_is_best = not exceeds(top.values, e.finetuned[flrs[-1]][plrs[-1]])
-    return trend <= -0.9 and spreads[-1] >= max(5, spreads[0]) and highest_is_best, measured
+    return trend <= -0.9 and ranges[-1] >= max(5, ranges[0]) and highest_is_best, measured
 
 
 @claim(

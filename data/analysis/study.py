@@ -101,7 +101,7 @@ class Study:
         return self.by_plr("finetune" if later else "pretrain", value, *later).get(plr, [])
 
     def from_scratch(self, value, lr):
-        """(values of the runs that trained at one learning rate throughout for longest, for how many steps)."""
+        """(values of the runs that trained at one learning rate throughout for longest, their epochs or iterations)."""
         for stages in (3, 2, 1):
             values = self.at(value, [lr] * stages)
             if values:
