@@ -4,5 +4,4 @@
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
-export OMP_NUM_THREADS="${TEST_THREADS:-1}"
 python -m pytest tests -n "${TEST_WORKERS:-$((JOBS < 4 ? JOBS : 4))}" --dist loadfile "$@"

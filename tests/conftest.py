@@ -3,15 +3,15 @@
 import contextlib
 import os
 
+# One thread is fastest, as the tensors of these tests are small. Set before PyTorch is imported, so that it computes as
+# in the processes that tests start; after torch.set_num_threads() it rounds in other ways.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("TEST_THREADS", "1")
+
 import pytest
 import torch
 import torch.compiler.config as compiler_settings
 
 from data.images import ImageSet, digest
-
-# One is fastest, as the tensors of these tests are small. Processes that tests start have as many.
-THREADS = int(os.environ.get("TEST_THREADS", "1"))
-os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 # PyTorch's cache of compiled code does not tell instruction sets apart: what was compiled for AVX-512 gives garbage
 # with ATEN_CPU_CAPABILITY=avx2.
@@ -22,13 +22,8 @@ HAS_BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bfloat16 instructions")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def threads():
-    torch.set_num_threads(THREADS)
-
-
 @pytest.fixture(scope="session")
-def compiler(threads):
+def compiler():
     """Skips where no code with vector instructions can be compiled, which training with --compile consists of."""
     try:
         torch.compile(lambda x: (x - x.sum(1, keepdim=True)).clamp_min(0))(torch.ones(3, 32, 16))

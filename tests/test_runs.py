@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import HAS_BF16, THREADS, needs_bf16, random_image_set
+from conftest import HAS_BF16, needs_bf16, random_image_set
 
 import finetune
 import swa
@@ -589,7 +589,7 @@ def test_config_tells_how_the_run_was_made(finished, origin):
     assert (folder / config["parent"]["run"]).resolve() == (origin / "images").resolve()
     assert config["parent"]["step"] == 2
     assert config["versions"]["torch"] == torch.__version__
-    assert config["device"] == f"cpu, {THREADS} threads"
+    assert config["device"] == f"cpu, {torch.get_num_threads()} threads"
     settings = {"model": "si-convnet", "width": 2, "batch_size": 4, "rho": 12.0, "steps": 3, "first_step": 2}
     assert {key: config["settings"][key] for key in settings} == settings
 
