@@ -9,14 +9,9 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("TEST_THREADS", "1")
 
 import pytest
 import torch
-import torch.compiler.config as compiler_settings
 
 from data.images import ImageSet, digest
-
-# PyTorch's cache of compiled code does not tell instruction sets apart: what was compiled for AVX-512 gives garbage
-# with ATEN_CPU_CAPABILITY=avx2.
-compiler_settings.cache_key_tag = torch.backends.cpu.get_cpu_capability()
-os.environ["TORCH_COMPILE_CACHE_KEY_TAG"] = compiler_settings.cache_key_tag
+from models import compiled
 
 HAS_BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bfloat16 instructions")
@@ -25,10 +20,12 @@ needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this processor has no bflo
 @pytest.fixture(scope="session")
 def compiler():
     """Skips where no code with vector instructions can be compiled, which training with --compile consists of."""
-    try:
-        torch.compile(lambda x: (x - x.sum(1, keepdim=True)).clamp_min(0))(torch.ones(3, 32, 16))
-    except Exception as error:  # its kind depends on what is missing, and on the version of PyTorch
-        pytest.skip(f"torch.compile does not work here: {str(error).splitlines()[0]}")
+
+    def vectorised(x):
+        return (x - x.sum(1, keepdim=True)).clamp_min(0)
+
+    if compiled.compiled_or_plain(vectorised, lambda function: function(torch.ones(3, 32, 16))) is vectorised:
+        pytest.skip(f"torch.compile does not work here: {compiled.failures[0]}")
 
 
 @pytest.fixture
