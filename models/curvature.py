@@ -114,7 +114,10 @@ class SphereHessian:
             return product.cpu().numpy().astype(np.float64)
 
         operator = LinearOperator((self.size, self.size), matvec=times, dtype=np.float64)
-        start = torch.randn(self.size, generator=random, dtype=torch.float64).numpy()
+        # Tangent, as some versions of scipy take it as it is: the weights' own direction is an eigenvector, with 0.
+        radial = self.radial.cpu().double()
+        start = torch.randn(self.size, generator=random, dtype=torch.float64)
+        start = (start - (start @ radial) / (radial @ radial) * radial).numpy()
         basis = min(self.size, 12)
         try:
             values, vectors = eigsh(

@@ -11,6 +11,7 @@
 # Environment: JOBS, processes at once, with one thread each (default: all cores); TRAIN_FLAGS, more arguments for
 # train.py, for example "--precision bf16"; and in place of what the setup says DATA (image set), PLRS, FLRS, WINDOWS,
 # EPOCHS, FINETUNE_EPOCHS, TWO_STAGES (a PLR of 2B and one of 2A, or "" for none).
+# Where FLRS has b12 the PLRs must bracket the boundary of regimes 1 and 2; give numbers for a sweep that does not.
 # A stage that a command fails in is finished, and the script exits 123 then; without the image set it exits 2 at once.
 set -euo pipefail
 usage() { echo "usage: bash scripts/images.sh SETUP [OUT] (see its first lines)" >&2; exit 2; }

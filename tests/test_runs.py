@@ -278,7 +278,7 @@ def test_sigkill(stage, kind, origin, finished, tmp_path):
 
 @pytest.mark.parametrize("on_disk", [{}, {"until_loss": None, "keep_loss": []}])  # the first was made earlier
 def test_resume_goes_back_to_the_checkpoint(on_disk, tmp_path):
-    settings = {"until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
+    settings = {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
     config = {"stage": "pretrain", "settings": settings, "members": [], "parent": None}
     series = {name: [[1.0], [2.0], [3.0]] for name in SERIES if name != "step"}
     metrics = {"status": "running", "diverged_at": [None, 20, 10], "step": [0, 10, 20], **series}
