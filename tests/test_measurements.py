@@ -536,7 +536,7 @@ def test_drawn_points_are_the_numbers():
     [
         (["figures", "{toy}", "--only", "11", "--out", "o"], "no runs that train until they converge"),
         (["figures", "{toy}", "--only", "12", "--out", "o"], "no pre-training in two stages"),
-        (["figures", "{toy}", "--only", "13", "--out", "o"], "no filter norms of initial point"),
+        (["figures", "{toy}", "--only", "13", "--out", "o"], "no filter norms: initial point"),
         (["figures", "{toy}", "--only", "26", "--out", "o"], "sharpness is not measured"),
         (["figures", "{toy}", "--only", "7", "--out", "o"], "accuracies on bands are not measured"),
         (["figures", "{toy}", "--only", "3", "--out", "o"], "geometry is not measured"),

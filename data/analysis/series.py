@@ -231,7 +231,7 @@ def norm_numbers(study):
         norms = study.at(of_measurement("norms", solution), lrs)
         if not norms:
             raise BadInput(
-                f"{study.folder}: no filter norms of a run {label}; make it if there is none, and measure it by "
+                f"{study.folder}: no filter norms: {label}; make such a run if there is none, and measure it by "
                 f"analyze.py norms {study.folder}"
             )
         norms = np.concatenate(norms)
