@@ -64,6 +64,7 @@ class ImageTraining:
         first_step, size = self.settings["first_step"], len(self.data.train_labels)
         train_on = self._step if self.replays is None else self._replay
         self.totals.zero_()
+        self.evaluator.network.train()
         for epoch in range(first_step + step, first_step + until):
             for random in self.generators:
                 random.manual_seed(seed_of("network", self.seed, epoch))
@@ -86,7 +87,6 @@ class ImageTraining:
         pixels, labels = self.data.train_images[chosen], self.data.train_labels[chosen]
         if self.settings["augment"] == augment.CROP_FLIP:
             pixels = augment.crop_and_flip(pixels, samples[:, 1:])
-        self.evaluator.network.train()
         self.evaluator.gradient.zero_()
         with self.evaluator.autocast():
             logits = self.evaluator.forward(images.normalise(pixels))
@@ -111,6 +111,7 @@ class ImageTraining:
         self.evaluator.forward = compiled
         with unchanged(self._changes(), self.generators):
             batches = self._samples(0).to(self.device).split(self.settings["batch_size"])
+            self.evaluator.network.train()
             for samples in {len(samples): samples for samples in batches}.values():
                 self._step(samples)
             batches = self.data.test_batches()
