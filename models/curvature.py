@@ -115,13 +115,17 @@ class SphereHessian:
 
         operator = LinearOperator((self.size, self.size), matvec=times, dtype=np.float64)
         # Tangent, as some versions of scipy take it as it is: the weights' own direction is an eigenvector, with 0.
-        radial = self.radial.cpu().double()
-        start = torch.randn(self.size, generator=random, dtype=torch.float64)
-        start = (start - (start @ radial) / (radial @ radial) * radial).numpy()
+        start = self.tangent(torch.randn(self.size, generator=random, dtype=torch.float64).to(self.radial))
         basis = min(self.size, 12)
         try:
             values, vectors = eigsh(
-                operator, k=1, which="LA", v0=start, ncv=basis, tol=tolerance, maxiter=most_products // basis
+                operator,
+                k=1,
+                which="LA",
+                v0=start.cpu().double().numpy(),
+                ncv=basis,
+                tol=tolerance,
+                maxiter=most_products // basis,
             )
         except ArpackError:  # no convergence, or numbers that are not finite
             return math.nan, math.nan
