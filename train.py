@@ -315,7 +315,8 @@ def keep_crossed_losses(levels, earlier, checkpoint, metrics, run):
     """
     [before], [now] = (regimes.losses_at(metrics, position) for position in (-2, -1))
     for level in levels:
-        if regimes.first_crossing(metrics, 0, level) == len(metrics["step"]) - 1:
+        falls_below = now < level and not before < level  # only then all earlier losses are looked at
+        if falls_below and regimes.first_crossing(metrics, 0, level) == len(metrics["step"]) - 1:
             run.keep(loss_name(level), earlier if before * now < level**2 else checkpoint)
 
 
