@@ -237,11 +237,10 @@ def complete_run(path, config, device, work):
 
     Raises Refused and BadInput as OpenRun does, and BadInput, before anything is written, where the run cannot be made.
     """
-    if not is_run(path):
-        TASKS[network_of(config).task].load_data(config, device)
+    data = None if is_run(path) else load_data(config, device)
     with OpenRun(path, config, device) as run:
         if not run.complete:
-            run.finish(work(run, make_task(config, device)))
+            run.finish(work(run, make_task(config, device, data or load_data(config, device))))
         print(f"{run.path}: complete")
 
 
@@ -344,10 +343,14 @@ def network_of(config):
     return models.NETWORKS[name]
 
 
-def make_task(config, device):
-    """The training task that a config describes. Raises BadInput where its data are missing or not the same."""
-    kind = TASKS[network_of(config).task]
-    return kind(config["settings"], config["members"], device, kind.load_data(config, device))
+def load_data(config, device):
+    """The data of the training task that a config describes. Raises BadInput where they are missing or not the same."""
+    return TASKS[network_of(config).task].load_data(config, device)
+
+
+def make_task(config, device, data):
+    """The training task that a config describes."""
+    return TASKS[network_of(config).task](config["settings"], config["members"], device, data)
 
 
 def add_continuing_arguments(parser):
