@@ -35,19 +35,23 @@ IDENTITY = ("stage", "settings", "members", "parent")
 FORMAT = 2  # of run folders; those of format 1 do not say it, nor what is filled in for them here
 # What runs had, and image runs in particular, that were made before there was a choice.
 EARLIER_SETTINGS = {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
-EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none"}
+EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none", "shape": {}}
 # What the analysis must know of the network of a run made before config.json said so, by what it is trained on.
 EARLIER_NETWORK = {
     "ticks": {
         "task": "ticks",
+        "kind": "ticks",
         "lr_label": "learning rate (effective)",
         "converged": 0.999,
+        "diverges": True,
         "barrier": {"points": 11, "on_sphere": False, "batch_norm": False, "floor": 0.01},
     },
     "images": {
         "task": "images",
+        "kind": "scale-invariant",
         "lr_label": "learning rate (effective)",
         "converged": 0.999,
+        "diverges": True,
         "barrier": {"points": 21, "on_sphere": True, "batch_norm": True, "floor": 0.1},
     },
 }
@@ -88,7 +92,8 @@ class Run:
         on_images = "digest" in self.config["settings"]
         earlier = EARLIER_SETTINGS | (EARLIER_IMAGE_SETTINGS if on_images else {})
         self.config["settings"] = earlier | self.config["settings"]
-        self.network = self.config.get("network") or EARLIER_NETWORK["images" if on_images else "ticks"]
+        earlier_network = EARLIER_NETWORK["images" if on_images else "ticks"]
+        self.network = earlier_network | self.config.get("network", {})
         self.members = self.config["members"]
         self.settings = self.config["settings"]
         self.metrics = {}

@@ -13,6 +13,10 @@ from models.optimizers import PROJECTED_SGD
 from models.resnet import PreActResNet18
 
 
+# On ticks; scale-invariant, on images; and what practitioners train on images: convolutional networks and transformers.
+KINDS = ("ticks", "scale-invariant", "convolutional", "transformer")
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A kind of network: how it is built, trained and measured. A new one, for images, is one more record in NETWORKS.
@@ -22,7 +26,8 @@ class Network:
     """
 
     task: str  # what it is trained on: `images`, or `ticks`, whose networks models.mlp trains many at once
-    build: Callable | None  # (width, classes) -> nn.Module on the CPU, initialised; None on ticks
+    kind: str  # which networks of the paper it is like, as figures and claims speak of them: one of KINDS
+    build: Callable | None  # (width, classes, **shape) -> nn.Module on the CPU, initialised; None on ticks
     optimizer: dict  # as models.optimizers.build() takes it
     barrier: BarrierProtocol  # how error barriers are measured
     swa_anchor: (
@@ -32,15 +37,24 @@ class Network:
     rho: float | None = None  # radius of the sphere that all trained weights lie on; None: they are free
     classifier_norm: float | None = None  # of `network.classifier`, frozen at its initialisation; None: trained
     width: int = 32  # unless another is asked for
+    # More whole numbers that build() takes, with what they are unless another is asked for; `side`, where it is among
+    # them, is always that of the images in pixels.
+    shape: dict = dataclasses.field(default_factory=dict)
     batch_size: int = 128  # likewise
+    augment: str = "none"  # of training images, unless another is asked for: see data/augment.py
     smallest_image: int = 1  # pixels of a side
     lr_label: str = "learning rate"  # on axes
     in_angles: Callable | None = (
         None  # (name, parameter) -> whether angles are between it; None: all that is trained
     )
-    converged: float = 0.999  # train accuracy from which a run counts as converged
+    # Train accuracy from which a run counts as converged. None: it is not by its accuracy, as augmentation keeps that
+    # down, but by the train loss that runs reach side by side: see data/analysis/regimes.py.
+    converged: float | None = 0.999
+    diverges: bool = True  # whether large learning rates lead to chance: whether there is a boundary 2|3
 
     def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind}: is none of {', '.join(KINDS)}")
         projected = self.optimizer["name"] == PROJECTED_SGD["name"]
         if projected != (self.rho is not None):
             raise ValueError("a radius rho goes with projected SGD, and projected SGD with a radius")
@@ -53,13 +67,14 @@ class Network:
 
     def facts(self):
         """What a run folder tells the analysis of metrics, which never looks at networks (see data/runs.py)."""
-        barrier = self.barrier._asdict()
-        return {"task": self.task, "lr_label": self.lr_label, "converged": self.converged, "barrier": barrier}
+        facts = {name: getattr(self, name) for name in ("task", "kind", "lr_label", "converged", "diverges")}
+        return facts | {"barrier": self.barrier._asdict()}
 
 
 EFFECTIVE = "learning rate (effective)"
 SI_CONVNET = Network(
     task="images",
+    kind="scale-invariant",
     build=ConvNet,
     optimizer=PROJECTED_SGD,
     rho=12.0,  # of the published runs at width 32
@@ -74,6 +89,7 @@ NETWORKS = {
     "si-resnet18": dataclasses.replace(SI_CONVNET, build=PreActResNet18, rho=28.0),  # likewise
     "si-mlp": Network(
         task="ticks",
+        kind="ticks",
         build=None,
         optimizer=PROJECTED_SGD,
         rho=1.0,

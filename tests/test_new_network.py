@@ -39,6 +39,7 @@ class MadeUp(nn.Module):
 
 RECORD = models.Network(
     task="images",
+    kind="convolutional",
     build=MadeUp,
     optimizer={"name": "sgd", "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY},
     barrier=BarrierProtocol(points=5, on_sphere=False, batch_norm=True, floor=0.01),
@@ -137,8 +138,10 @@ def test_the_record_gives_the_defaults_and_what_the_analysis_needs(pretrained):
     }
     assert run.network == {
         "task": "images",
+        "kind": "convolutional",
         "lr_label": "step size",
         "converged": 0.999,
+        "diverges": True,
         "barrier": {"points": 5, "on_sphere": False, "batch_norm": True, "floor": 0.01},
     }
 
