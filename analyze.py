@@ -56,7 +56,8 @@ def evaluator_of(run, device):
             f"{run.path}: models.NETWORKS has no {settings['model']}, its network; put its record there"
         )
     seed = init_seed(member["seed"])
-    network = models.build(settings["model"], settings["width"], settings["classes"], seed)
+    width, classes, shape = settings["width"], settings["classes"], settings["shape"]
+    network = models.build(settings["model"], width, classes, seed, **shape)
     return Evaluator(network, device, settings["precision"] == BF16)
 
 

@@ -12,7 +12,16 @@ from torch.nn import functional as F
 import models
 from data import augment, images, ticks
 from data.analysis import regimes
-from data.commandline import BadInput, Parser, Progress, natural, positive_float, positive_int, run
+from data.commandline import (
+    BadInput,
+    Parser,
+    Progress,
+    natural,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    run,
+)
 from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
 from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name
 from data.seeds import generator, init_seed, seed_of
@@ -22,14 +31,15 @@ from models.compiled import compiled_or_plain, unchanged
 from models.cudagraph import captured
 from models.evaluator import Evaluator, loss_and_correct
 
+OPTIMIZER_OPTIONS = ("momentum", "weight_decay")  # which the paper does not publish for its practical ResNet
 STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
 
 
 class ImageTraining:
     """An image network on an image set. It has one member, and a step of the run is one epoch.
 
-    settings: model, width, optimizer, batch_size, rho, compile, precision, augment, first_step (epochs of earlier
-    stages, which sample order, augmentation and dropout go on from).
+    settings: model, width, shape, optimizer, batch_size, rho, compile, precision, augment, first_step (epochs of
+    earlier stages, which sample order, augmentation and dropout go on from).
     """
 
     unit = "epoch"
@@ -44,7 +54,8 @@ class ImageTraining:
         [member] = members
         self.lr, self.seed = member["lrs"][-1], member["seed"]
         self.settings, self.data, self.device = settings, image_set, device
-        network = models.build(settings["model"], settings["width"], len(image_set.classes), init_seed(self.seed))
+        width, classes = settings["width"], len(image_set.classes)
+        network = models.build(settings["model"], width, classes, init_seed(self.seed), **settings["shape"])
         self.generators = dropout.use_generator(network, torch.Generator(device))
         self.evaluator = Evaluator(network, device, settings["precision"] == BF16)
         self.weights = self.evaluator.weights
@@ -396,6 +407,8 @@ def main():
     parser.add_argument(
         "--width", type=positive_int, help="of an image network (default: the paper's for the network)"
     )
+    for name in shape_names():
+        parser.add_argument(f"--{name}", type=positive_int, help=f"of {' and '.join(networks_with(name))}")
     parser.add_argument(
         "--lr",
         nargs="+",
@@ -414,6 +427,12 @@ def main():
     parser.add_argument(
         "--rho", type=positive_float, help="radius of the sphere (default: the paper's for the network)"
     )
+    for name in OPTIMIZER_OPTIONS:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=non_negative_float,
+            help="of the optimiser of a network that is not trained on a sphere (default: see models/__init__.py)",
+        )
     parser.add_argument(
         "--compile",
         action="store_true",
@@ -428,7 +447,7 @@ def main():
     parser.add_argument(
         "--augment",
         choices=[augment.NONE, augment.CROP_FLIP],
-        help="of training images: random crops, padded by 4 black pixels, and flips (default: none)",
+        help="of training images: random crops of padded images, and flips (default: the paper's for the network)",
     )
     parser.add_argument(
         "--log-every",
@@ -453,7 +472,8 @@ def main():
 def describe_ticks(args):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
     name = chosen_network(args.model or models.networks_for(ticks.NAME)[0], ticks.NAME)
-    unwanted = [name for name in ("width", "precision", "augment", "keep_loss") if getattr(args, name)]
+    only_images = ("width", *shape_names(), "precision", "augment", "keep_loss")
+    unwanted = [name for name in only_images if getattr(args, name)]
     if unwanted:
         raise BadInput(
             f"--{unwanted[0].replace('_', '-')}: is for image networks, not for {name} on ticks; leave it out"
@@ -484,7 +504,8 @@ def describe_images(args, device):
             f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
         )
     image_set = images.load_once(args.data, device)
-    if image_set.train_images.shape[-1] < network.smallest_image:
+    side = image_set.train_images.shape[-1]
+    if side < network.smallest_image:
         raise BadInput(
             f"{args.data}: its images are smaller than the {network.smallest_image} pixels that {args.model} needs; "
             f"prepare larger ones"
@@ -494,11 +515,55 @@ def describe_images(args, device):
         "digest": image_set.digest,
         "classes": len(image_set.classes),
         "width": args.width or network.width,
+        "shape": shape_of(args, network, side),
         "precision": args.precision or FP32,
-        "augment": args.augment or augment.NONE,
+        "augment": args.augment or network.augment,
     }
+    refuse_unfit_shape(args.model, network, settings)
     members = [{"lrs": args.lr, "seed": args.seed[0]}]
     return describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
+
+
+def networks_with(name):
+    """The names of the networks with a whole number in their shape, see models.Network."""
+    return [network for network, record in models.NETWORKS.items() if name in record.shape]
+
+
+def shape_names():
+    """Of all whole numbers that shapes of networks have, those that are arguments."""
+    return sorted({name for network in models.NETWORKS.values() for name in network.shape} - {"side"})
+
+
+def shape_of(args, network, side):
+    """The shape of a network for images of a side, as asked for. Raises BadInput where it has no such number."""
+    asked = {name: getattr(args, name) for name in shape_names() if getattr(args, name) is not None}
+    refuse_unknown(args.model, asked, network.shape)
+    return {name: side if name == "side" else asked.get(name, usual) for name, usual in network.shape.items()}
+
+
+def optimizer_of(args, name, network):
+    """The optimiser of a network, as asked for. Raises BadInput where it has no such option."""
+    asked = {option: getattr(args, option) for option in OPTIMIZER_OPTIONS if getattr(args, option) is not None}
+    refuse_unknown(name, asked, network.optimizer)
+    return network.optimizer | asked
+
+
+def refuse_unknown(network, asked, known):
+    """Raise BadInput for an argument that a network has no use for."""
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise BadInput(f"--{unknown[0].replace('_', '-')}: is not for {network}; leave it out")
+
+
+def refuse_unfit_shape(name, network, settings):
+    """Raise BadInput where a network of such settings cannot be built."""
+    try:
+        with torch.device("meta"):  # without its numbers
+            network.build(settings["width"], settings["classes"], **settings["shape"])
+    except ValueError as error:
+        raise BadInput(
+            f"{name}: {error}; give others (--width, {', '.join(f'--{n}' for n in shape_names())})"
+        ) from None
 
 
 def chosen_network(name, task):
@@ -518,7 +583,7 @@ def describe_pretraining(args, name, settings, members, log_every):
         raise BadInput(f"--keep {beyond[0]}: lies beyond --steps {args.steps}")
     settings = settings | {
         "model": name,
-        "optimizer": network.optimizer,
+        "optimizer": optimizer_of(args, name, network),
         "batch_size": args.batch_size or network.batch_size,
         "rho": args.rho or network.rho,
         "compile": args.compile,

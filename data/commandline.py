@@ -55,6 +55,11 @@ def positive_float(text):
     return _number(text, float, lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
 
 
+def non_negative_float(text):
+    """A finite number of at least 0, for argparse."""
+    return _number(text, float, lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
+
+
 def positive_int(text):
     """A whole number above 0, for argparse."""
     return _number(text, int, lambda value: value > 0, "a whole number above 0")

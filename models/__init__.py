@@ -1,6 +1,7 @@
 """Networks by name: a record each, which says all that the scripts must know of a kind of network."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,7 @@ from models.evaluator import trained_parameters
 from models.geometry import BarrierProtocol
 from models.optimizers import PROJECTED_SGD
 from models.resnet import PreActResNet18
-
+from models.vit import VisionTransformer
 
 # On ticks; scale-invariant, on images; and what practitioners train on images: convolutional networks and transformers.
 KINDS = ("ticks", "scale-invariant", "convolutional", "transformer")
@@ -86,7 +87,40 @@ SI_CONVNET = Network(
 )
 NETWORKS = {
     "si-convnet": SI_CONVNET,
-    "si-resnet18": dataclasses.replace(SI_CONVNET, build=PreActResNet18, rho=28.0),  # likewise
+    "si-resnet18": dataclasses.replace(
+        SI_CONVNET,
+        build=functools.partial(PreActResNet18, affine=False),
+        rho=28.0,  # likewise
+    ),
+    "resnet18": Network(
+        task="images",
+        kind="convolutional",
+        build=functools.partial(PreActResNet18, affine=True),
+        optimizer={"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},  # not published
+        barrier=BarrierProtocol(points=21, on_sphere=False, batch_norm=True, floor=0.01),
+        swa_anchor="start",
+        width=64,
+        augment="crop-flip",
+        smallest_image=8,
+        in_angles=lambda _, parameter: parameter.ndim == 4,  # convolution kernels
+        converged=None,
+        diverges=False,
+    ),
+    "vit": Network(
+        task="images",
+        kind="transformer",
+        build=VisionTransformer,
+        optimizer={"name": "adam", "weight_decay": 1e-4},  # added to the gradient, not decoupled
+        barrier=BarrierProtocol(points=7, on_sphere=False, batch_norm=False, floor=0.01),
+        swa_anchor="end",
+        swa_spacing=2,
+        width=512,
+        shape={"side": 32, "depth": 6, "heads": 8, "patch": 4},
+        batch_size=512,
+        augment="randaugment",
+        converged=None,
+        diverges=False,
+    ),
     "si-mlp": Network(
         task="ticks",
         kind="ticks",
@@ -108,16 +142,17 @@ def networks_for(task):
     return [name for name, network in NETWORKS.items() if network.task == task]
 
 
-def build(name, width, classes, init_seed):
+def build(name, width, classes, init_seed, **shape):
     """An image network on the CPU, its classifier frozen where its record says so (paper, appendix A).
 
+    shape: what is other than in Network.shape. Raises ValueError where a network of that shape cannot be.
     Initialisation is PyTorch's default for convolutions and linear layers, a pure function of init_seed (an integer).
     Trained weights are not yet on the sphere: see models.sphere.
     """
     kind = NETWORKS[name]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(init_seed)  # torch.manual_seed would reach for the GPU as well
-        network = kind.build(width, classes)
+        network = kind.build(width, classes, **kind.shape | shape)
     if kind.classifier_norm is not None:
         network.classifier.requires_grad_(False)
         with torch.no_grad():

@@ -1,4 +1,6 @@
-"""The scale-invariant pre-activation ResNet-18 of the paper (setups S1, S2 and S5)."""
+"""The pre-activation ResNet-18 of the paper: scale-invariant (setups S1, S2 and S5), and practical (S6 and S7)."""
+
+import functools
 
 import torch
 from torch import nn
@@ -7,17 +9,13 @@ from torch.nn import functional as F
 from models.convnet import convolution
 
 
-def norm(channels):
-    return nn.BatchNorm2d(channels, affine=False)
-
-
 class Block(nn.Module):
     """h = ReLU(BN(x)); output = conv(ReLU(BN(conv(h)))) + shortcut.
 
     The shortcut is x itself, or, where the block changes stride, a 1x1 convolution of h normalised once more.
     """
 
-    def __init__(self, inputs, outputs, stride):
+    def __init__(self, inputs, outputs, stride, norm):
         super().__init__()
         self.norm1 = norm(inputs)
         self.conv1 = convolution(inputs, outputs, stride=stride)
@@ -40,20 +38,22 @@ class Block(nn.Module):
 class PreActResNet18(nn.Module):
     """Stem convolution, four stages of two blocks with widths c, 2c, 4c, 8c, BN, ReLU, mean over the map, classifier.
 
-    No convolution has a bias and no batch norm affine parameters; the frozen classifier has no bias either. The
+    No convolution has a bias, nor has the classifier. affine: whether batch norm has scales and shifts. Without, the
     output does not change when all convolutions are multiplied by one common factor (per-layer factors would change it).
 
     Input: [batch, 3, height, width], height and width at least 8. Output: logits [batch, classes].
     """
 
-    def __init__(self, width, classes):
+    def __init__(self, width, classes, affine):
         super().__init__()
+        norm = functools.partial(nn.BatchNorm2d, affine=affine)
         self.stem = convolution(3, width)
         blocks = []
         inputs = width
         for stage in range(4):
             outputs = width * 2**stage
-            blocks += [Block(inputs, outputs, stride=1 if stage == 0 else 2), Block(outputs, outputs, stride=1)]
+            stride = 1 if stage == 0 else 2
+            blocks += [Block(inputs, outputs, stride, norm), Block(outputs, outputs, 1, norm)]
             inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.norm = norm(inputs)
