@@ -6,7 +6,6 @@ import pytest
 import torch
 from test_networks import norms, pixels, plain_resnet_features
 from torch import nn
-from torch.nn import functional as F
 
 import models
 from models.dropout import Dropout
