@@ -149,6 +149,7 @@ def image_training(words, args, image_set, device):
         "compile": "compile" in words,
         "precision": words[0],
         "augment": args.augment,
+        "shape": {},
         "first_step": 0,
     }
     return train.ImageTraining(settings, [{"lrs": [LR], "seed": 1}], device, image_set)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from models.dropout import Dropout, use_generator
+from models.dropout import STEPS, Dropout, random_steps, use_generator
 
 
 def network(p=0.25):
@@ -20,6 +20,19 @@ def test_kept_activations_are_scaled_and_as_many_as_asked_for():
     assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     # The share of 100,000 draws has a standard deviation of 0.0014.
     assert abs((out > 0).float().mean().item() - 0.75) < 0.01
+
+
+def test_every_draw_is_uniform_whichever_of_the_random_bits_it_is_of():
+    draws = random_steps(torch.empty(400_003), torch.Generator().manual_seed(5)).long()  # no multiple of four
+    for of_word in range(4):
+        draw = draws[of_word::4]
+        assert draw.min() < -0.499 * STEPS and draw.max() > 0.499 * STEPS
+        # Ten equal parts of the range hold 10,000 each, with a standard deviation of 95.
+        counts = torch.histc(draw.float(), bins=10, min=-STEPS / 2, max=STEPS / 2)
+        assert (counts - 10_000).abs().max() < 500
+    # Neighbours have nothing to do with each other.
+    first, second = draws[:-1].double(), draws[1:].double()
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.01
 
 
 def test_evaluation_and_zero_probability_change_nothing():

@@ -28,6 +28,7 @@ def new_training(model, image_set, lrs=(LR,), seed=SEED, device=DEVICE, **change
         "compile": False,
         "precision": "fp32",
         "augment": "none",
+        "shape": {},
     }
     return ImageTraining(settings | changes, [{"lrs": list(lrs), "seed": seed}], device, image_set)
 

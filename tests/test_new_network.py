@@ -166,7 +166,7 @@ def test_a_killed_run_ends_in_the_same_bits(command, pretrained, tmp_path, monke
 
 def test_replayed_steps_include_the_momentum_and_draw_on(image_file, recorded):
     settings = {"model": "made-up", "width": 4, "optimizer": RECORD.optimizer, "batch_size": BATCH, "rho": None}
-    settings |= {"compile": False, "precision": "fp32", "augment": "none", "first_step": 0}
+    settings |= {"compile": False, "precision": "fp32", "augment": "none", "first_step": 0, "shape": {}}
     member, image_set = {"lrs": [LR], "seed": 1}, load_image_set(image_file)
     plain, replayed = (train.ImageTraining(settings, [member], torch.device("cpu"), image_set) for _ in range(2))
     replayed._step = recorded(replayed._step)
@@ -188,7 +188,7 @@ def test_replayed_steps_include_the_momentum_and_draw_on(image_file, recorded):
 def test_a_cuda_graph_captures_optimiser_and_dropout(image_file, name):
     cuda, options = torch.device("cuda", 0), RECORD.optimizer if name == "sgd" else {"name": "adam"}
     settings = {"model": "made-up", "width": 4, "optimizer": options, "batch_size": BATCH, "rho": None}
-    settings |= {"compile": False, "precision": "fp32", "augment": "crop-flip", "first_step": 0}
+    settings |= {"compile": False, "precision": "fp32", "augment": "crop-flip", "first_step": 0, "shape": {}}
     member, image_set = {"lrs": [1e-3], "seed": 1}, load_image_set(image_file, cuda)
     plain, replayed = (train.ImageTraining(settings, [member], cuda, image_set) for _ in range(2))
     plain.replays = None
