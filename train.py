@@ -54,6 +54,9 @@ class ImageTraining:
         [member] = members
         self.lr, self.seed = member["lrs"][-1], member["seed"]
         self.settings, self.data, self.device = settings, image_set, device
+        self.train_images = image_set.train_images  # as an epoch's batches are picked from
+        if settings["augment"] == augment.RANDAUGMENT:
+            self.train_images = self.train_images.clone()  # it changes with every epoch
         width, classes = settings["width"], len(image_set.classes)
         network = models.build(settings["model"], width, classes, init_seed(self.seed), **settings["shape"])
         self.generators = dropout.use_generator(network, torch.Generator(device))
@@ -79,24 +82,31 @@ class ImageTraining:
         for epoch in range(first_step + step, first_step + until):
             for random in self.generators:
                 random.manual_seed(seed_of("network", self.seed, epoch))
+            self._augment_images(epoch)
             for samples in self._samples(epoch).to(self.device).split(self.settings["batch_size"]):
                 train_on(samples)
         loss, accuracy = (self.totals / (size * (until - step))).tolist()
         return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
 
+    def _augment_images(self, epoch):
+        """RandAugment of all training images, in place, as a CUDA graph has to find them where they were."""
+        if self.settings["augment"] == augment.RANDAUGMENT:
+            choices = augment.randaugment_choices(self.seed, epoch, len(self.train_images))
+            self.train_images.copy_(augment.randaugment(self.data.train_images, choices))
+
     def _samples(self, epoch):
-        """What an epoch trains on, int64 [images, 1 or 4]: indices of images, and what augmentation does with them."""
-        size = len(self.data.train_labels)
+        """What an epoch trains on, int64 [images, 1 or 4]: indices of images, and how they are cropped and flipped."""
+        size, side = len(self.train_images), self.train_images.shape[-1]
         order = images.epoch_order(self.seed, epoch, size)[:, None]
         if self.settings["augment"] == augment.NONE:
             return order
-        return torch.cat([order, augment.crops_and_flips(self.seed, epoch, size)], dim=1)
+        return torch.cat([order, augment.crops_and_flips(self.seed, epoch, size, side)], dim=1)
 
     def _step(self, samples):
         """One iteration on a batch of samples. Nothing in it makes the host wait for the device."""
         chosen = samples[:, 0]
-        pixels, labels = self.data.train_images[chosen], self.data.train_labels[chosen]
-        if self.settings["augment"] == augment.CROP_FLIP:
+        pixels, labels = self.train_images[chosen], self.data.train_labels[chosen]
+        if self.settings["augment"] != augment.NONE:
             pixels = augment.crop_and_flip(pixels, samples[:, 1:])
         self.evaluator.gradient.zero_()
         with self.evaluator.autocast():
@@ -446,8 +456,9 @@ def main():
     )
     parser.add_argument(
         "--augment",
-        choices=[augment.NONE, augment.CROP_FLIP],
-        help="of training images: random crops of padded images, and flips (default: the paper's for the network)",
+        choices=augment.CHOICES,
+        help="of training images: random crops of padded images and flips, after RandAugment in `randaugment` (default: "
+        "the paper's for the network)",
     )
     parser.add_argument(
         "--log-every",
