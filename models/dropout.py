@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-
 STEPS = 2**16  # of probabilities: 16 random bits decide about a number
 
 
