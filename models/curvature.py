@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models import sphere
 from models.batchnorm import use_batch_statistics
@@ -53,9 +54,10 @@ def sharpness(evaluator, train_batches, some_batches, count, probes, randoms):
         for inputs, labels in some_batches():
             yield F.cross_entropy(network(inputs), labels, reduction="sum") / count
 
-    hessian = SphereHessian(evaluator.parameters, evaluator.weights, losses)
-    eigenvalue, residual = hessian.largest_eigenvalue(randoms[0])
-    trace, trace_error = hessian.trace(randoms[1], probes)
+    with sdpa_kernel(SDPBackend.MATH):  # other kernels of attention have no second derivatives
+        hessian = SphereHessian(evaluator.parameters, evaluator.weights, losses)
+        eigenvalue, residual = hessian.largest_eigenvalue(randoms[0])
+        trace, trace_error = hessian.trace(randoms[1], probes)
     return {
         "train_loss": loss,
         "train_accuracy": accuracy,

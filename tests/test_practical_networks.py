@@ -6,10 +6,12 @@ import pytest
 import torch
 from test_networks import norms, pixels, plain_resnet_features
 from torch import nn
+from torch.nn import functional as F
 
 import models
+from models import curvature
 from models.dropout import Dropout
-from models.evaluator import trained_parameters
+from models.evaluator import Evaluator, trained_parameters
 from models.vit import Attention
 
 SMALL = {"side": 8, "depth": 2, "heads": 3, "patch": 4}
@@ -184,6 +186,26 @@ def test_dropout_of_the_vit_acts_in_training_alone(small_vit):
     assert torch.equal(small_vit(images), small_vit(images))
     small_vit.train()
     assert not torch.equal(small_vit(images), small_vit(images))
+
+
+def test_sharpness_of_the_vit_is_that_with_attention_written_out(monkeypatch):
+    """PyTorch's own attention has a second derivative in one of its kernels only."""
+    images, labels = pixels(4, side=8).float(), torch.tensor([0, 1, 2, 3])
+
+    def measured():
+        evaluator = Evaluator(built("vit", classes=5, width=12, **SMALL), torch.device("cpu"))
+        randoms = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+        batches = [(images, labels)]
+        return curvature.sharpness(evaluator, batches, lambda: batches, 4, 3, randoms)
+
+    def written_out(q, k, v, attn_mask, scale):
+        logits = scale * q @ k.transpose(2, 3) + torch.zeros(attn_mask.shape).masked_fill(~attn_mask, -torch.inf)
+        return torch.softmax(logits, dim=-1) @ v
+
+    found = measured()
+    monkeypatch.setattr(F, "scaled_dot_product_attention", written_out)
+    assert found == pytest.approx(measured(), rel=1e-3, abs=1e-5)
+    assert found["largest_eigenvalue"] > 100 * found["residual"] > 0
 
 
 @pytest.mark.parametrize(

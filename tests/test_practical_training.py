@@ -78,20 +78,44 @@ def test_training_follows_a_plain_loop(name, image_file, tmp_path):
     assert (flat(network) - initial).abs().max() > 20 * tolerance
 
 
+def task_of(name, image_file, device="cpu"):
+    record, device = models.NETWORKS[name], torch.device(device)
+    settings = {"model": name, "width": WIDTHS[name], "shape": SHAPES[name], "optimizer": record.optimizer}
+    settings |= {"augment": record.augment, "batch_size": BATCH, "rho": None, "compile": False}
+    settings |= {"precision": "fp32", "first_step": 0}
+    member = {"lrs": [LRS[name]], "seed": 1}
+    return train.ImageTraining(settings, [member], device, load_image_set(image_file, device))
+
+
+@practical
+def test_replayed_steps_are_the_same(name, image_file, recorded):
+    plain, replayed = task_of(name, image_file), task_of(name, image_file)
+    replayed._step = recorded(replayed._step)
+    replayed.replays = {}  # as on a GPU
+    for epoch in range(2):
+        assert replayed.advance(epoch, epoch + 1) == plain.advance(epoch, epoch + 1)
+    assert sorted(replayed.replays) == [8, 16]
+    torch.testing.assert_close(replayed.state(), plain.state(), rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@practical
+def test_a_cuda_graph_captures_the_whole_step(name, image_file):
+    plain, replayed = task_of(name, image_file, "cuda"), task_of(name, image_file, "cuda")
+    plain.replays = None
+    for epoch in range(3):
+        plain.advance(epoch, epoch + 1), replayed.advance(epoch, epoch + 1)
+    torch.testing.assert_close(replayed.state(), plain.state(), rtol=1e-3, atol=1e-5)
+
+
 def test_augmented_images_of_an_epoch_come_from_those_of_the_set(image_file):
     """Not from those of the epoch before."""
-    settings = {"model": "vit", "width": 12, "shape": SHAPES["vit"], "optimizer": {"name": "adam"}, "rho": None}
-    settings |= {"batch_size": BATCH, "compile": False, "precision": "fp32", "augment": "randaugment"}
-    image_set = load_image_set(image_file)
-    before = image_set.train_images.clone()
-    task = train.ImageTraining(
-        settings | {"first_step": 0}, [{"lrs": [1e-3], "seed": 1}], torch.device("cpu"), image_set
-    )
+    before, task = load_image_set(image_file).train_images, task_of("vit", image_file)
     place = task.train_images.data_ptr()
     task.advance(0, 2)
     expected = augment.randaugment(before, augment.randaugment_choices(1, 1, len(before)))
     assert torch.equal(task.train_images, expected) and task.train_images.data_ptr() == place
-    assert torch.equal(image_set.train_images, before)
+    assert torch.equal(task.data.train_images, before)
 
 
 @practical
