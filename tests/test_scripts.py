@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import random_image_set
 from test_runs import call
 
@@ -474,8 +475,146 @@ def test_a_setup_of_ones_own(script, listed, tmp_path):
     assert all(value_of("--steps", words) == ["3"] for words in trained)
     runs = [f"runs/mine/pretrain/plr{plr}" for plr in plrs]
     averaged, tuned = ([words for words in made if words[0] == name] for name in ("swa.py", "finetune.py"))
-    assert [words[1:] for words in averaged] == [[out, "--windows", "2", "--out", "runs/mine/swa"] for out in runs]
+    as_usual = ["--anchor", "start", "--spacing", "1", "--out", "runs/mine/swa"]
+    assert [words[1:] for words in averaged] == [[out, "--windows", "2", *as_usual] for out in runs]
     assert [words[1:6] for words in tuned] == [[out, "--lr", "1e-5", "--steps", "4"] for out in runs]
+
+
+def made_by(script, settings, folder, listed, **changes):
+    """The commands of a sweep of a setup of one's own, in runs/mine: s3 with some settings changed."""
+    (folder / "mine.sh").write_text(f"source scripts/setups/s3.sh\n{settings}\n")
+    command, environment = sweep(script, "mine.sh", changes.pop("index", 0))
+    run(*command, folder=folder, **listed | environment | changes)
+    return calls(listed)
+
+
+@pytest.mark.parametrize(
+    "changes, kept",
+    [
+        ({}, 82),  # 100 - 9 * 2
+        ({"EPOCHS": "60"}, 42),
+        ({"WINDOWS": "20 3 5"}, 62),
+        ({"WINDOWS": "3", "EPOCHS": "4"}, 0),
+        ({"WINDOWS": "1"}, 100),
+    ],
+)
+@pytest.mark.parametrize("script", ["images.sh", "sweep.slurm"])
+def test_averages_that_end_with_a_run_have_it_keep_where_they_begin(script, changes, kept, listed, tmp_path):
+    settings = 'epochs=100 windows="10 5" swa_anchor=end swa_spacing=2 plrs=1e-3'
+    made = made_by(script, settings, tmp_path, listed, **changes)
+    [train], [average] = ([words for words in made if words[0] == name] for name in ("train.py", "swa.py"))
+    assert value_of("--keep", train) == [str(kept)]
+    assert value_of("--windows", average) == changes.get("WINDOWS", "10 5").split()
+    assert value_of("--anchor", average) == ["end"] and value_of("--spacing", average) == ["2"]
+    assert value_of("--steps", train) == [changes.get("EPOCHS", "100")]
+
+
+def test_averages_that_begin_with_the_end_of_a_run_need_nothing_kept(listed, tmp_path):
+    made = made_by("images.sh", "swa_spacing=3 plrs=1e-3", tmp_path, listed)
+    assert not any("--keep" in words for words in made)
+    [average] = [words for words in made if words[0] == "swa.py"]
+    assert value_of("--anchor", average) == ["start"] and value_of("--spacing", average) == ["3"]
+
+
+def test_averages_longer_than_a_run_are_refused(listed, tmp_path):
+    (tmp_path / "mine.sh").write_text("source scripts/setups/s3.sh; swa_anchor=end swa_spacing=2\n")
+    changes = {"EPOCHS": "17", "WINDOWS": "10 5"}
+    code, output = fails("bash", str(ROOT / "scripts/images.sh"), "mine.sh", folder=tmp_path, **listed | changes)
+    assert code == 2 and calls(listed) == []
+    expected = "17 epochs are too short for SWA of 10 weights 2 apart: give more EPOCHS or smaller WINDOWS\n"
+    assert output == expected
+
+
+TWICE = 'plrs="1e-3 1e-2" first_seed=7 seeds_per_plr=2 flrs="1e-5 1e-3" two_stages="1e-2 1e-3"'
+NAMES = ["plr1e-3-seed7", "plr1e-2-seed8", "plr1e-3-seed9", "plr1e-2-seed10"]
+
+
+def test_several_runs_at_every_learning_rate(listed, tmp_path):
+    made = made_by("images.sh", TWICE, tmp_path, listed)
+    trained, averaged, tuned = (
+        [words for words in made if words[0] == name] for name in ("train.py", "swa.py", "finetune.py")
+    )
+    asked = [[value_of(flag, words)[0] for flag in ("--lr", "--seed", "--out")] for words in trained]
+    assert asked == [
+        ["1e-3", "7", "runs/mine/pretrain/plr1e-3-seed7"],
+        ["1e-2", "8", "runs/mine/pretrain/plr1e-2-seed8"],
+        ["1e-3", "9", "runs/mine/pretrain/plr1e-3-seed9"],
+        ["1e-2", "10", "runs/mine/pretrain/plr1e-2-seed10"],
+    ]
+    assert [words[1] for words in averaged] == [f"runs/mine/pretrain/{name}" for name in NAMES]
+    continued = [(words[1].removeprefix("runs/mine/"), value_of("--lr", words)) for words in tuned]
+    assert continued[:4] == [(f"pretrain/{name}", ["1e-5", "1e-3"]) for name in NAMES]
+    at_1e_3, at_1e_2 = NAMES[::2], NAMES[1::2]
+    assert continued[4:6] == [(f"pretrain/{name}", ["1e-3"]) for name in at_1e_2]
+    assert continued[6:] == [
+        *((f"finetune/{name}-flr1e-3", ["1e-5"]) for name in at_1e_2),
+        *((f"finetune/{name}-flr1e-3", ["1e-3"]) for name in at_1e_2),
+        *((f"finetune/{name}-flr1e-3", ["1e-3"]) for name in at_1e_3),
+    ]
+
+
+def test_the_environment_says_how_many_runs_there_are(listed, tmp_path):
+    made = made_by("images.sh", TWICE, tmp_path, listed, SEEDS_PER_PLR="3", TWO_STAGES="")
+    seeds = [value_of("--seed", words)[0] for words in made if words[0] == "train.py"]
+    assert seeds == [str(seed) for seed in range(7, 13)]
+    made = made_by("images.sh", TWICE, tmp_path, listed, SEEDS_PER_PLR="1")
+    outs = [value_of("--out", words) for words in made if words[0] == "train.py"]
+    assert outs == [["runs/mine/pretrain/plr1e-3"], ["runs/mine/pretrain/plr1e-2"]]
+
+
+def test_jobs_count_runs(listed, tmp_path):
+    swept = made_by("images.sh", TWICE, tmp_path, listed)
+    for index, name in enumerate(NAMES):
+        made = made_by("sweep.slurm", TWICE, tmp_path, listed, index=index)
+        assert [words[0] for words in made] == ["train.py", "swa.py", "finetune.py"]
+        assert all(words in swept for words in made)
+        assert value_of("--out", made[0]) == [f"runs/mine/pretrain/{name}"]
+    command, environment = sweep("sweep.slurm", "mine.sh", 4)
+    code, output = fails(*command, folder=tmp_path, **listed | environment)
+    assert code == 2 and output.endswith("not the index of a run of mine: give --array=0-3\n")
+
+
+def measured(made):
+    """The measurements of a sweep, without its folder."""
+    kinds = ("geometry", "bands", "norms", "sharpness")
+    return [[words[1], *words[3:]] for words in made if words[0] == "analyze.py" and words[1] in kinds]
+
+
+def test_measurements_that_do_not_apply_are_not_made(listed, tmp_path):
+    made = made_by("images.sh", "norms= keep_losses= sharpness=", tmp_path, listed)
+    assert measured(made) == [["geometry"], ["bands"]]
+    assert not any("--keep-loss" in words or "" in words for words in made)
+    tuned = [words for words in made if words[0] == "finetune.py"]
+    assert tuned and not any("--log-every" in words for words in tuned)
+    bands = "--low-ends 4 6"
+    made = made_by("images.sh", f'bands="{bands}"', tmp_path, listed)
+    assert measured(made) == [
+        ["geometry"],
+        ["bands", *bands.split()],
+        ["norms"],
+        ["sharpness", "--level", "1e-2", "1e-3"],
+    ]
+    for words in made:
+        if words[0] in ("train.py", "finetune.py"):
+            assert value_of("--keep-loss", words) == ["1e-2", "1e-3"]
+
+
+def test_runs_of_several_seeds_with_averages_at_their_end(quick, narrow, tmp_path):
+    settings = "swa_anchor=end swa_spacing=2 seeds_per_plr=2 keep_losses="
+    (tmp_path / "mine.sh").write_text(f"source scripts/setups/narrow.sh; {settings}\n")
+    short = {"EPOCHS": "12", "FINETUNE_EPOCHS": "2", "WINDOWS": "2 5", "PLRS": "1e-3", "FLRS": "1e-3"}
+    short |= {"DATA": str(narrow / "sets/tiny.pt"), "OUT": str(tmp_path / "runs")}
+    for index in (0, 1):
+        command, environment = sweep("sweep.slurm", "mine.sh", index)
+        run(*command, folder=tmp_path, **quick | short | environment)
+    study = Study(tmp_path / "runs")
+    assert len(study.at(final("test_accuracy"), [1e-3])) == len(study.at(final("test_accuracy"), [1e-3] * 2)) == 2
+    averaged = study.of_stage("swa")
+    assert len(averaged) == 2 and all(run.config["parent"]["step"] == 4 for run in averaged)
+    for averaging in averaged:  # it passed epochs 4, 6, ..., 12 of the pre-training, whose end it reached
+        weights, end = averaging.weights(), study.parent(averaging).weights()
+        assert weights["step"] == 8 and torch.equal(weights["weights"], end["weights"])
+    assert not list(tmp_path.rglob("loss-*.pt"))
 
 
 # What the sweeps of the paper would do: network, width, radius, batch, image set, learning rates of both stages.
@@ -667,7 +806,7 @@ def test_the_job_array_is_that_of_s3(listed):
 def test_a_job_without_a_learning_rate_is_refused(index, listed):
     code, output = fails("bash", "scripts/sweep.slurm", **listed | {"SLURM_ARRAY_TASK_ID": index})
     assert code == 2 and calls(listed) == []
-    assert output == f"SLURM_ARRAY_TASK_ID is '{index}', not the index of a PLR of s3: give --array=0-12\n"
+    assert output == f"SLURM_ARRAY_TASK_ID is '{index}', not the index of a run of s3: give --array=0-12\n"
 
 
 def test_a_job_skips_b12(listed):
