@@ -429,13 +429,14 @@ SWEEPS = pytest.mark.parametrize("script", ["images.sh", "boundary.sh", "sweep.s
 
 
 @SWEEPS
-@pytest.mark.parametrize("setup", ["s6", "S1", "defaults", "no such/file.sh"])
+@pytest.mark.parametrize("setup", ["s10", "S1", "defaults", "no such/file.sh"])
 def test_an_unknown_setup_is_refused(script, setup, listed, tmp_path):
     command, environment = sweep(script, setup)
     code, output = fails(*command, folder=tmp_path, **listed | environment)
     assert code == 2 and calls(listed) == []
+    names = "narrow practical-small s1 s2 s3 s4 s5 s6 s7 s8 s9 vit-small"
     assert output == (
-        f"there is no setup {setup}: give narrow s1 s2 s3 s4 s5, or a file of settings like those in scripts/setups\n"
+        f"there is no setup {setup}: give {names}, or a file of settings like those in scripts/setups\n"
     )
 
 
@@ -625,7 +626,13 @@ PAPER = {
     "s3": ("si-convnet", 32, 12, 128, "cifar10", 13, [1e-5, 5e-4]),
     "s4": ("si-convnet", 128, 12, 128, "cifar100", 15, [1e-5, 2e-4]),
     "s5": ("si-resnet18", 32, 28, 128, "tiny-imagenet", 13, [1e-5, 7e-4]),
+    "s6": ("resnet18", 64, None, 128, "cifar10", 13, [1e-4, 2e-3]),
+    "s7": ("resnet18", 64, None, 128, "cifar100", 12, [1e-4, 2e-3]),
+    "s8": ("vit", 512, None, 512, "cifar10", 10, [1e-5, 1e-4]),
+    "s9": ("vit", 512, None, 512, "cifar100", 10, [1e-5, 1e-4]),
 }
+PRACTICAL, VITS = ("s6", "s7", "s8", "s9"), ("s8", "s9")
+FIRST_SEEDS = {"s1": 2003, "s8": 1, "s9": 1}
 
 
 def by_hand(setup, listed):
@@ -638,7 +645,10 @@ def by_hand(setup, listed):
     return made
 
 
-SETTINGS = ("--model", "--width", "--rho", "--batch-size", "--keep-loss", "--steps")
+def settings_in(words):
+    """The arguments of a pre-training but for those that differ between the runs of a sweep, and the image set."""
+    flags = {word: value_of(word, words) for word in words if word.startswith("--")}
+    return {flag: values for flag, values in flags.items() if flag not in ("--lr", "--seed", "--out", "--data")}
 
 
 @pytest.mark.parametrize("setup", PAPER)
@@ -649,25 +659,32 @@ def test_a_sweep_of_the_paper(setup, listed):
     pretrained = [words for words in made if words[0] == "train.py"]
     plrs = [float(*value_of("--lr", words)) for words in pretrained]
     assert len(plrs) == points and plrs == sorted(set(plrs))
-    first = 2003 if setup == "s1" else 2000
+    first = FIRST_SEEDS.get(setup, 2000)
     assert [int(*value_of("--seed", words)) for words in pretrained] == list(range(first, first + points))
     outs = [f"runs/{setup}/pretrain/plr{lr_name(plr)}" for plr in plrs]
     assert [value_of("--out", words) for words in pretrained] == [[out] for out in outs]
-    assert all(value_of("--steps", words) == ["200"] for words in pretrained)
-    in_common = by_hand(setup, listed)
-    for words in pretrained:
-        assert all(value_of(flag, words) == value_of(flag, in_common) for flag in SETTINGS)
+    epochs = ["500" if setup in VITS else "200"]
+    assert all(value_of("--steps", words) == epochs for words in pretrained)
+    in_common = settings_in(by_hand(setup, listed))
+    assert all(settings_in(words) == in_common for words in pretrained)
     averaged = [words for words in made if words[0] == "swa.py"]
-    assert [words[1:8] for words in averaged] == [[out, "--windows", "2", "5", "10", "50", "100"] for out in outs]
+    windows = ["2", "5", "10"] if setup in VITS else ["2", "5", "10", "50", "100"]
+    anchor = ["--anchor", "end", "--spacing", "2"] if setup in VITS else ["--anchor", "start", "--spacing", "1"]
+    averaging = [[out, "--windows", *windows, *anchor, "--out", f"runs/{setup}/swa"] for out in outs]
+    assert [words[1:] for words in averaged] == averaging
+    assert in_common.get("--keep") == (["482"] if setup in VITS else None)
     tuned = [words for words in made if words[0] == "finetune.py"]
-    assert all(value_of("--steps", words) == ["200"] for words in tuned)
+    assert all(value_of("--steps", words) == epochs for words in tuned)
     from_pretrained = [words for words in tuned if words[1] in outs][:points]
     assert [words[1] for words in from_pretrained] == outs
     flrs = [float(flr) for flr in value_of("--lr", from_pretrained[0])]
     assert [flrs[0], flrs[-1]] == ends and flrs == sorted(flrs)
     assert all(value_of("--lr", words) == value_of("--lr", from_pretrained[0]) for words in from_pretrained)
     assert (setup == "s5") == any(words[:2] == ["analyze.py", "boundary"] for words in made)
-    assert [words[4:] for words in made if words[1] == "sharpness"] == [["1e-2", "1e-3"]]
+    bands = ["--low-ends", "4", "6", "8", "10", "12", "16"] if setup in VITS else []
+    of_si_networks = [] if setup in PRACTICAL else [["norms"], ["sharpness", "--level", "1e-2", "1e-3"]]
+    assert measured(made) == [["geometry"], ["bands", *bands], *of_si_networks]
+    assert in_common.get("--keep-loss") == (None if setup in PRACTICAL else ["1e-2", "1e-3"])
     continued = [word for words in tuned[points:] for word in words if re.match(f"runs/{setup}/.*/", word)]
     second_stages = [(run, *value_of("--lr", words)) for run, words in zip(continued, tuned[points:], strict=True)]
     assert second_stages == (SECOND_STAGES if setup == "s1" else [])
@@ -697,12 +714,12 @@ def test_another_image_set_and_folder(script, listed, tmp_path):
 def test_the_paper_trains_until_convergence(listed):
     run("bash", "scripts/boundary.sh", "s1", **listed | {"RATIO": "1.3"})
     trained = [words for words in calls(listed) if words[0] == "train.py"]
-    in_common = by_hand("s1", listed)
+    in_common = settings_in(by_hand("s1", listed))
     asked = {(*value_of("--lr", words), *value_of("--seed", words)) for words in trained}
     assert asked == {(lr, seed) for lr in ("1e-4", "2e-4", "3e-4") for seed in "123"}
     for words in trained:
         assert [value_of("--until-loss", words), value_of("--steps", words)] == [["1e-4"], ["30000"]]
-        assert all(value_of(flag, words) == value_of(flag, in_common) for flag in SETTINGS[:-1])
+        assert settings_in(words) == in_common | {"--until-loss": ["1e-4"], "--steps": ["30000"]}
 
 
 def test_other_setups_begin_at_the_end_of_regime_1(listed):
@@ -714,11 +731,18 @@ def test_other_setups_begin_at_the_end_of_regime_1(listed):
 @pytest.mark.parametrize("setup", PAPER)
 def test_the_networks_of_the_paper(setup, narrow, listed, tmp_path, monkeypatch):
     model, width, rho, batch, image_set, *_ = PAPER[setup]
+    if model not in models.NETWORKS:
+        pytest.skip(f"there is no {model} yet")
     preset = ["train", *by_hand(setup, listed)[1:]]
-    smaller = ["--data", narrow / "sets/tiny.pt", "--width", 2, "--steps", 1, "--batch-size", 8]
+    smaller = ["--data", narrow / "sets/tiny.pt", "--width", 8, "--steps", 1, "--batch-size", 8]
+    smaller += ["--keep", 0] if "--keep" in preset else []
     assert call(*preset, *smaller, "--out", tmp_path / "run") == 0
     settings = Run(tmp_path / "run").settings
-    assert [settings[name] for name in ("model", "rho", "keep_loss")] == [model, rho, [1e-3, 1e-2]]
+    expected = {"model": model, "rho": rho, "keep_loss": [] if setup in PRACTICAL else [1e-3, 1e-2]}
+    expected |= {"augment": "randaugment" if setup in VITS else "crop-flip" if setup in PRACTICAL else "none"}
+    expected |= {"log_every": 10 if setup in VITS else 1}
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["optimizer"] == models.NETWORKS[model].optimizer
     parsed = []
     monkeypatch.setattr(train, "describe_images", lambda args, device: parsed.append(args))
     monkeypatch.setattr(train, "complete_run", lambda *arguments: None)
@@ -730,7 +754,7 @@ def test_the_networks_of_the_paper(setup, narrow, listed, tmp_path, monkeypatch)
         width,
         rho,
         batch,
-        200,
+        500 if setup in VITS else 200,
     ]
     assert models.NETWORKS[model].rho == rho
 
@@ -742,7 +766,55 @@ def settings_of(setup, *names):
     return run("bash", "-euc", "\n".join(lines)).splitlines()
 
 
-@pytest.mark.parametrize("setup", [*PAPER, "narrow"])
+# {1, 2, 5} * 10^k between these: PLRs, FLRs (but for S5, whose high one is measured).
+GRIDS = {
+    "s2": ("1e-5", "5e-1", "2e-5", "1e-4"),
+    "s3": ("1e-5", "1e-1", "1e-5", "5e-4"),
+    "s4": ("1e-5", "5e-1", "1e-5", "2e-4"),
+    "s6": ("1e-4", "1e0", "1e-4", "2e-3"),
+    "s7": ("1e-4", "5e-1", "1e-4", "2e-3"),
+    "s8": ("1e-5", "1e-2", "1e-5", "1e-4"),
+    "s9": ("1e-5", "1e-2", "1e-5", "1e-4"),
+}
+
+
+@pytest.mark.parametrize("setup", GRIDS)
+def test_grids_of_the_paper(setup):
+    every = [f"{digit}e{exponent}" for exponent in range(-5, 1) for digit in (1, 2, 5)]
+    first_plr, last_plr, first_flr, last_flr = (every.index(lr) for lr in GRIDS[setup])
+    plrs, flrs = settings_of(setup, "plrs", "flrs")
+    assert plrs.split() == every[first_plr : last_plr + 1] and flrs.split() == every[first_flr : last_flr + 1]
+
+
+PRACTICAL_FLAGS = {
+    "resnet18": "--momentum 0.9 --weight-decay 5e-4 --augment crop-flip",
+    "vit": "--depth 6 --heads 8 --patch 4 --weight-decay 1e-4 --augment randaugment --log-every 10",
+}
+
+
+@pytest.mark.parametrize("setup", PRACTICAL)
+def test_the_training_of_practical_networks(setup, listed):
+    model, width, _, batch, *_ = PAPER[setup]
+    made = settings_in(["train.py", *PRACTICAL_FLAGS[model].split()])
+    made |= {"--model": [model], "--width": [str(width)], "--batch-size": [str(batch)]}
+    made |= {"--steps": ["500"], "--keep": ["482"]} if setup in VITS else {"--steps": ["200"]}
+    assert settings_in(by_hand(setup, listed)) == made
+
+
+@pytest.mark.parametrize("setup", ["narrow", "practical-small", "vit-small"])
+def test_a_small_setup_trains_as_its_first_lines_say(setup, listed):
+    run("bash", "scripts/images.sh", setup, **listed)
+    made = calls(listed)
+    trained = [words for words in made if words[0] == "train.py"]
+    in_common = settings_in(by_hand(setup, listed))
+    assert all(settings_in(words) == in_common for words in trained)
+    plrs, seeds, epochs = settings_of(setup, "plrs", "seeds_per_plr", "epochs")
+    assert len(trained) == len(plrs.split()) * int(seeds) and in_common["--steps"] == [epochs]
+    norms, sharpness = (any(words[1] == name for words in made) for name in ("norms", "sharpness"))
+    assert norms == sharpness == ("--keep-loss" in in_common) == (setup == "narrow")
+
+
+@pytest.mark.parametrize("setup", [*PAPER, "narrow", "practical-small", "vit-small"])
 def test_setups_say_how_their_image_set_is_prepared(setup):
     data, prepare = settings_of(setup, "data", "prepare")
     asked = shlex.split(prepare)
