@@ -34,10 +34,16 @@ def main(arguments=None):
         ("--test-per-class", "test images of each class"),
     ):
         parser.add_argument(flag, type=positive_int, metavar="N", help=f"keep the first N {kept}; None: all")
+    parser.add_argument(
+        "--size",
+        type=positive_int,
+        metavar="N",
+        help="crop images to their central square and average them down to NxN pixels; None: as they are",
+    )
     chosen = parser.parse_args(arguments)
 
     out = chosen.out or Path("datasets") / f"{chosen.set}.pt"
-    limits = Limits(chosen.classes, chosen.train_per_class, chosen.test_per_class)
+    limits = Limits(chosen.classes, chosen.train_per_class, chosen.test_per_class, chosen.size)
     if out.is_dir():
         raise BadInput(f"{out} is a folder; name a file with --out")
     if out.exists():
@@ -62,11 +68,15 @@ def _refuse_if_different(out, before, now):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much of a set is kept: the first classes, and the first images of each. None keeps all."""
+    """How much of a set is kept: the first classes, the first images of each, and how many pixels on a side.
+
+    None keeps all. A size makes every image square: see resized().
+    """
 
     classes: int | None = None
     train_per_class: int | None = None
     test_per_class: int | None = None
+    size: int | None = None
 
 
 def prepare(set_name, source, name, limits=Limits()):
@@ -175,7 +185,10 @@ def _read_cifar(dataset, source, limits):
     for split, images in splits.items():
         labels = torch.tensor(images.targets)
         kept = _kept(split, labels, classes, limits)
-        tensors[f"{split}_images"] = torch.from_numpy(images.data)[kept].permute(0, 3, 1, 2).contiguous()
+        chosen = [Image.fromarray(images.data[i]) for i in kept]
+        name = f"an image of {dataset.__name__}"
+        # contiguous(): stacked tensors keep the order of their dimensions in memory
+        tensors[f"{split}_images"] = torch.stack([resized(i, limits.size, name) for i in chosen]).contiguous()
         tensors[f"{split}_labels"] = labels[kept]
     return classes, tensors
 
@@ -191,7 +204,7 @@ def _read_files(classes, train, test, limits):
         # The files are listed class by class. Mixed, as CIFAR's own files are, every batch in stored order
         # holds many classes, which the measurements with train-mode batch norm on fixed batches need.
         kept = kept[torch.randperm(len(kept), generator=generator("stored-order", split))]
-        tensors[f"{split}_images"] = _read_images([files[i][0] for i in kept], example)
+        tensors[f"{split}_images"] = _read_images([files[i][0] for i in kept], example, limits.size)
         tensors[f"{split}_labels"] = labels[kept]
     return classes, tensors
 
@@ -217,33 +230,50 @@ def _kept(split, labels, classes, limits):
     return torch.cat(kept).sort().values
 
 
-def _read_images(paths, example):
-    """uint8 [len(paths), 3, side, side], where side is that of the image file `example`."""
-    height, width = _read_image(example).shape[1:]
+def _read_images(paths, example, size):
+    """uint8 [len(paths), 3, side, side], where side is the size or, if None, that of the image file `example`."""
+    height, width = _read_image(example, size).shape[1:]
     if height != width:
-        raise BadInput(f"{example} is {width}x{height} pixels, but images must be square; crop all of them")
+        raise BadInput(f"{example} is {width}x{height} pixels, but images must be square; give --size")
     images = torch.empty(len(paths), 3, height, width, dtype=torch.uint8)
     for i, path in enumerate(tqdm(paths, unit=" images", disable=None)):  # None: a bar on a terminal only
-        image = _read_image(path)
+        image = _read_image(path, size)
         if image.shape != images[i].shape:
             raise BadInput(
                 f"{path} is {image.shape[2]}x{image.shape[1]} pixels, but {width}x{height} is expected,"
-                f" the size of {example}; resize or remove it"
+                f" the size of {example}; remove it, or give --size"
             )
         images[i] = image
     return images
 
 
-def _read_image(path):
-    """uint8 [3, height, width] in RGB."""
+def _read_image(path, size):
+    """uint8 [3, height, width] in RGB, or [3, size, size]."""
     try:
         with Image.open(path) as image:
             if image.mode[0] in "IF":  # PIL would clip them to 8 bits
                 raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
-            pixels = numpy.array(image.convert("RGB"))
+            rgb = image.convert("RGB")
     except Exception as error:  # PIL's decoders raise all kinds of errors on broken files
         raise BadInput(f"{path} cannot be decoded ({error}); restore or remove it") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return resized(rgb, size, path)
+
+
+def resized(image, size, name):
+    """A PIL image as uint8 [3, height, width], or its central square averaged over pixel areas to [3, size, size].
+
+    name: what messages call the image. Raises BadInput for an image smaller than `size`.
+    """
+    if size is not None:
+        side = min(image.size)
+        if side < size:
+            raise BadInput(
+                f"{name} is {image.width}x{image.height} pixels, which --size {size} would enlarge;"
+                f" ask for {side} at most"
+            )
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BOX)
+    return torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@
 #
 #   bash scripts/images.sh SETUP [OUT]
 #
-# SETUP: a file in scripts/setups (s1 to s5: those of the paper; narrow: about two hours on two cores), or the path of
-#   a file of your own like those; scripts/defaults.sh says what can stand in it. Its image set must be prepared first.
+# SETUP: a file in scripts/setups (s1 to s9: those of the paper; narrow, practical-small, vit-small: for two cores), or
+#   the path of a file of your own like those; scripts/defaults.sh says what can stand in it. Its image set must be
+#   prepared first.
 # OUT: folder for the run folders (default: runs/SETUP).
 # Environment: JOBS, processes at once, with one thread each (default: all cores); TRAIN_FLAGS, more arguments for
-# train.py, for example "--precision bf16"; and in place of what the setup says DATA (image set), PLRS, FLRS, WINDOWS,
-# EPOCHS, FINETUNE_EPOCHS, TWO_STAGES (a PLR of 2B and one of 2A, or "" for none).
+# train.py, for example "--precision bf16"; and in place of what the setup says DATA (image set), PLRS, SEEDS_PER_PLR,
+# FLRS, WINDOWS, EPOCHS, FINETUNE_EPOCHS, TWO_STAGES (a PLR of 2B and one of 2A, or "" for none).
 # Where FLRS has b12 the PLRs must bracket the boundary of regimes 1 and 2; give numbers for a sweep that does not.
 # A stage that a command fails in is finished, and the script exits 123 then; without the image set it exits 2 at once.
 set -euo pipefail
@@ -19,35 +20,36 @@ usage() { echo "usage: bash scripts/images.sh SETUP [OUT] (see its first lines)"
 source "$(dirname "$0")/stages.sh" "$@"
 source scripts/setup.sh
 
-read -ra grid <<< "$plrs"
-for i in "${!grid[@]}"; do
-    echo "pretrain $i"
-done | side_by_side
+while read -r name plr seed; do
+    echo "pretrain $name $plr $seed"
+done <<< "$runs" | side_by_side
 
 [[ $flrs != *b12* ]] || flrs=${flrs/b12/$(python analyze.py boundary "$out" | cut -d' ' -f1)}
-for plr in $plrs; do
-    echo "average $plr"
-    echo "finetune pretrain/plr$plr $flrs"
-done | side_by_side
+while read -r name _; do
+    echo "average $name"
+    echo "finetune pretrain/$name $flrs"
+done <<< "$runs" | side_by_side
 
 # Two stages of pre-training, and what they are compared with: training at the FLRs alone, for as long.
 read -r plr_2b plr_2a <<< "$two_stages" || true
 flr_ends=$(tr ' ' '\n' <<< "$flrs" | LC_ALL=C sort -g | sed -n '1p;$p' | uniq)
-is_plr() { [[ " $plrs " == *" $1 "* ]]; }
-if [ -n "$plr_2b" ] && ! is_plr "$plr_2b"; then
+runs_at() { while read -r name plr _; do [ "$plr" != "$1" ] || echo "$name"; done <<< "$runs"; }
+if [ -n "$plr_2b" ] && [ -z "$(runs_at "$plr_2b")" ]; then
     echo "two-stage pre-training is skipped: $plr_2b is none of the PLRs"
 elif [ -n "$plr_2b" ]; then
-    finetune "pretrain/plr$plr_2b" "$plr_2a"
+    for name in $(runs_at "$plr_2b"); do
+        echo "finetune pretrain/$name $plr_2a"
+    done | side_by_side
     for flr in $flr_ends; do
-        echo "finetune finetune/plr$plr_2b-flr$plr_2a $flr"
-        ! is_plr "$flr" || echo "finetune finetune/plr$flr-flr$flr $flr"
+        for name in $(runs_at "$plr_2b"); do echo "finetune finetune/$name-flr$plr_2a $flr"; done
+        for name in $(runs_at "$flr"); do echo "finetune finetune/$name-flr$flr $flr"; done
     done | side_by_side
 fi
 
 export OMP_NUM_THREADS=$JOBS
 python analyze.py geometry "$out"
-python analyze.py bands "$out"
-python analyze.py norms "$out"
-python analyze.py sharpness "$out" $sharpness
+python analyze.py bands "$out" $bands
+[ -z "$norms" ] || python analyze.py norms "$out"
+[ -z "$sharpness" ] || python analyze.py sharpness "$out" $sharpness
 python analyze.py figures "$out" --out "$out/figures"
 python analyze.py claims "$out" --json "$out/claims.json"

@@ -1,10 +1,11 @@
 # Sourced by images.sh, boundary.sh and sweep.slurm with the arguments SETUP [OUT], SETUP being the name of a file in
 # setups/ or the path of another: goes to the repository's root, reads the setup and what the environment changes of it,
-# stops where the image set is missing, and defines the stages of a sweep, each at one learning rate.
+# stops where the image set is missing, lists the runs of pre-training, and defines the stages of a sweep, each
+# for one run.
 set -a  # the shells of side_by_side take part in all of this
 root=$(realpath -s "$(dirname "${BASH_SOURCE[0]}")/..")
 from_root() { realpath -sm --relative-to "$root" -- "$1"; }
-stop() { echo "$1" >&2; exit 2; }
+stop() { echo "$*" >&2; exit 2; }
 
 setup=$(basename -- "$1" .sh) settings=$root/scripts/setups/$1.sh
 [ -f "$settings" ] || settings=$1
@@ -23,26 +24,50 @@ if [ -n "$other_data" ]; then
 fi
 [ -f "$data" ] || stop "there is no ${DATA:-$data}; prepare it with: $prepare"
 plrs=$(echo ${PLRS:-$plrs}) flrs=$(echo ${FLRS:-$flrs}) two_stages=${TWO_STAGES-$two_stages}
+seeds_per_plr=${SEEDS_PER_PLR:-$seeds_per_plr}
 epochs=${EPOCHS:-$epochs} finetune_epochs=${FINETUNE_EPOCHS:-$finetune_epochs} windows=${WINDOWS:-$windows}
 converge_lrs=${LRS:-$converge_lrs} converge_seeds=${SEEDS:-$converge_seeds} converge_ratio=${RATIO:-$converge_ratio}
 converge_loss=${UNTIL_LOSS:-$converge_loss} converge_epochs=${EPOCHS:-$converge_epochs}
 
-train() { python train.py $flags --data "$data" --keep-loss $keep_losses "$@" ${TRAIN_FLAGS:-}; }
+# The runs of pre-training, a line each: name, PLR, seed. Each has its own seed, and so its own initial point and
+# classifier, as in the paper; where there are several at a PLR, all PLRs come again with the next seeds.
+list_runs() {
+    local seed=$first_seed plr
+    for _ in $(seq "$seeds_per_plr"); do
+        for plr in $plrs; do
+            echo "plr$plr$([ "$seeds_per_plr" = 1 ] || echo "-seed$seed") $plr $seed"
+            seed=$((seed + 1))
+        done
+    done
+}
+runs=$(list_runs)
 
-# pretrain INDEX: at that PLR, from 0. Each has its own seed, and so its own initial point and classifier, as in the
-# paper.
-pretrain() {
-    local grid=($plrs)
-    train --lr "${grid[$1]}" --seed $((first_seed + $1)) --steps "$epochs" --out "$out/pretrain/plr${grid[$1]}"
+kept_epoch=
+if [ "$swa_anchor" = end ]; then  # SWA goes back to where its largest window begins
+    largest=$(printf '%s\n' $windows | sort -n | tail -n 1)
+    kept_epoch=$((epochs - (largest - 1) * swa_spacing))
+    [ $kept_epoch -ge 0 ] || stop "$epochs epochs are too short for SWA of $largest weights $swa_spacing apart:" \
+        "give more EPOCHS or smaller WINDOWS"
+fi
+
+train() {
+    python train.py $flags --data "$data" ${keep_losses:+--keep-loss $keep_losses} "$@" ${TRAIN_FLAGS:-}
 }
 
-# average PLR: SWA from the end of its pre-training.
-average() { python swa.py "$out/pretrain/plr$1" --windows $windows --out "$out/swa"; }
+# pretrain NAME PLR SEED
+pretrain() {
+    train --lr "$2" --seed "$3" --steps "$epochs" ${kept_epoch:+--keep $kept_epoch} --out "$out/pretrain/$1"
+}
 
-# finetune RUN FLR...: RUN is a folder in OUT.
+# average NAME: SWA of a pre-training.
+average() {
+    python swa.py "$out/pretrain/$1" --windows $windows --anchor "$swa_anchor" --spacing "$swa_spacing" --out "$out/swa"
+}
+
+# finetune RUN FLR...: RUN is a folder in OUT. Losses are only seen to be crossed in logged epochs, here all of them.
 finetune() {
-    python finetune.py "$out/$1" --lr "${@:2}" --steps "$finetune_epochs" --log-every 1 --keep-loss $keep_losses \
-        --out "$out/finetune"
+    python finetune.py "$out/$1" --lr "${@:2}" --steps "$finetune_epochs" \
+        ${keep_losses:+--log-every 1 --keep-loss $keep_losses} --out "$out/finetune"
 }
 
 # converge LR SEED: training until convergence.

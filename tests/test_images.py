@@ -396,6 +396,80 @@ def test_cifar_archive_put_there_by_hand(tmp_path, monkeypatch):
     assert len(prepare("cifar10", tmp_path / "raw", "cifar10").train_labels) == 20
 
 
+# Fewer pixels
+
+
+def means_of_2x2(images):
+    """float64 [..., n, n] of uint8 [..., 2n, 2n]."""
+    return images.double().unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2)).mean((-3, -1))
+
+
+def assert_means(smaller, images):
+    """Images are means over 2x2 pixels of others, taken in two passes that round: along rows, then along columns."""
+    assert smaller.shape == means_of_2x2(images).shape and smaller.dtype == torch.uint8
+    assert (smaller - means_of_2x2(images)).abs().max() <= 1
+
+
+def test_half_the_size_is_the_mean_of_2x2_pixels(tmp_path, monkeypatch):
+    train_rows, test_rows = write_cifar(tmp_path, CIFAR10, monkeypatch)
+    image_set = prepare("cifar10", tmp_path, "half", Limits(size=16))
+    assert_means(image_set.train_images, train_rows.view(-1, 3, 32, 32))
+    assert_means(image_set.test_images, test_rows.view(-1, 3, 32, 32))
+    assert image_set.train_images.is_contiguous()
+
+
+def test_means_that_need_no_rounding_are_exact(folder):
+    for path in folder.rglob("*.png"):
+        small = numpy.array(Image.open(path).crop((0, 0, 4, 4)))
+        # 2x2 pixels with this mean: 12 more in one corner, 4 less in the other three
+        large = small.clip(4, 243).repeat(2, axis=0).repeat(2, axis=1).astype(int)
+        large += numpy.tile([[12, -4], [-4, -4]], (4, 4))[:, :, None]
+        Image.fromarray(large.astype(numpy.uint8)).save(path)
+    half, whole = (prepare("folder", folder, "insects", Limits(size=size)) for size in (4, None))
+    assert torch.equal(half.train_images.double(), means_of_2x2(whole.train_images))
+    assert torch.equal(half.test_images.double(), means_of_2x2(whole.test_images))
+
+
+@pytest.mark.parametrize("size, columns, rows", [((14, 8), (3, 11), (0, 8)), ((8, 13), (0, 8), (2, 10))])
+def test_the_central_square_is_kept(folder, size, columns, rows):
+    path = draw(folder / "train" / "ant" / "-.png", size=size, seed=99)
+    square = rgb(path)[:, slice(*rows), slice(*columns)]
+    as_large, half = (prepare("folder", folder, "squares", Limits(size=side)) for side in (8, 4))
+    (at,) = (as_large.train_images == square).flatten(1).all(1).nonzero()
+    assert_means(half.train_images[at], square[None])
+    assert len(half.train_images) == 7 and half.test_images.shape[1:] == (3, 4, 4)
+
+
+def test_enlarging_is_refused(folder, tmp_path, monkeypatch):
+    path = draw(folder / "test" / "bee" / "low.png", size=(9, 7))
+    message = f"{path} is 9x7 pixels, which --size 8 would enlarge; ask for 7 at most"
+    with pytest.raises(BadInput, match=message):
+        prepare("folder", folder, "large", Limits(size=8))
+    write_cifar(tmp_path, CIFAR100, monkeypatch)
+    with pytest.raises(BadInput, match="an image of CIFAR100 is 32x32 pixels, which --size 33 would enlarge"):
+        prepare("cifar100", tmp_path, "large", Limits(size=33))
+
+
+def test_the_size_is_part_of_what_a_set_is_made_from(folder, tmp_path, capsys):
+    out = tmp_path / "insects.pt"
+    arguments = ["folder", "--source", str(folder), "--out", str(out)]
+    main(arguments)
+    earlier = load_image_set(out)
+    made_from = {name: value for name, value in earlier.made_from.items() if name != "size"}  # as before --size
+    save_image_set(dataclasses.replace(earlier, made_from=made_from), out)
+    main(arguments)
+    assert "already prepared" in capsys.readouterr().out
+    with pytest.raises(Refused, match="size None, not 4"):
+        main([*arguments, "--size", "4"])
+    out.unlink()
+    main([*arguments, "--size", "4"])
+    assert "4x4 pixels" in capsys.readouterr().out
+    main([*arguments, "--size", "4"])
+    assert "already prepared" in capsys.readouterr().out
+    with pytest.raises(Refused, match="size 4, not None"):
+        main(arguments)
+
+
 # The command
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import random_image_set
 from test_runs import call
 
@@ -428,13 +429,14 @@ SWEEPS = pytest.mark.parametrize("script", ["images.sh", "boundary.sh", "sweep.s
 
 
 @SWEEPS
-@pytest.mark.parametrize("setup", ["s6", "S1", "defaults", "no such/file.sh"])
+@pytest.mark.parametrize("setup", ["s10", "S1", "defaults", "no such/file.sh"])
 def test_an_unknown_setup_is_refused(script, setup, listed, tmp_path):
     command, environment = sweep(script, setup)
     code, output = fails(*command, folder=tmp_path, **listed | environment)
     assert code == 2 and calls(listed) == []
+    names = "narrow practical-small s1 s2 s3 s4 s5 s6 s7 s8 s9 vit-small"
     assert output == (
-        f"there is no setup {setup}: give narrow s1 s2 s3 s4 s5, or a file of settings like those in scripts/setups\n"
+        f"there is no setup {setup}: give {names}, or a file of settings like those in scripts/setups\n"
     )
 
 
@@ -474,8 +476,146 @@ def test_a_setup_of_ones_own(script, listed, tmp_path):
     assert all(value_of("--steps", words) == ["3"] for words in trained)
     runs = [f"runs/mine/pretrain/plr{plr}" for plr in plrs]
     averaged, tuned = ([words for words in made if words[0] == name] for name in ("swa.py", "finetune.py"))
-    assert [words[1:] for words in averaged] == [[out, "--windows", "2", "--out", "runs/mine/swa"] for out in runs]
+    as_usual = ["--anchor", "start", "--spacing", "1", "--out", "runs/mine/swa"]
+    assert [words[1:] for words in averaged] == [[out, "--windows", "2", *as_usual] for out in runs]
     assert [words[1:6] for words in tuned] == [[out, "--lr", "1e-5", "--steps", "4"] for out in runs]
+
+
+def made_by(script, settings, folder, listed, **changes):
+    """The commands of a sweep of a setup of one's own, in runs/mine: s3 with some settings changed."""
+    (folder / "mine.sh").write_text(f"source scripts/setups/s3.sh\n{settings}\n")
+    command, environment = sweep(script, "mine.sh", changes.pop("index", 0))
+    run(*command, folder=folder, **listed | environment | changes)
+    return calls(listed)
+
+
+@pytest.mark.parametrize(
+    "changes, kept",
+    [
+        ({}, 82),  # 100 - 9 * 2
+        ({"EPOCHS": "60"}, 42),
+        ({"WINDOWS": "20 3 5"}, 62),
+        ({"WINDOWS": "3", "EPOCHS": "4"}, 0),
+        ({"WINDOWS": "1"}, 100),
+    ],
+)
+@pytest.mark.parametrize("script", ["images.sh", "sweep.slurm"])
+def test_averages_that_end_with_a_run_have_it_keep_where_they_begin(script, changes, kept, listed, tmp_path):
+    settings = 'epochs=100 windows="10 5" swa_anchor=end swa_spacing=2 plrs=1e-3'
+    made = made_by(script, settings, tmp_path, listed, **changes)
+    [train], [average] = ([words for words in made if words[0] == name] for name in ("train.py", "swa.py"))
+    assert value_of("--keep", train) == [str(kept)]
+    assert value_of("--windows", average) == changes.get("WINDOWS", "10 5").split()
+    assert value_of("--anchor", average) == ["end"] and value_of("--spacing", average) == ["2"]
+    assert value_of("--steps", train) == [changes.get("EPOCHS", "100")]
+
+
+def test_averages_that_begin_with_the_end_of_a_run_need_nothing_kept(listed, tmp_path):
+    made = made_by("images.sh", "swa_spacing=3 plrs=1e-3", tmp_path, listed)
+    assert not any("--keep" in words for words in made)
+    [average] = [words for words in made if words[0] == "swa.py"]
+    assert value_of("--anchor", average) == ["start"] and value_of("--spacing", average) == ["3"]
+
+
+def test_averages_longer_than_a_run_are_refused(listed, tmp_path):
+    (tmp_path / "mine.sh").write_text("source scripts/setups/s3.sh; swa_anchor=end swa_spacing=2\n")
+    changes = {"EPOCHS": "17", "WINDOWS": "10 5"}
+    code, output = fails("bash", str(ROOT / "scripts/images.sh"), "mine.sh", folder=tmp_path, **listed | changes)
+    assert code == 2 and calls(listed) == []
+    expected = "17 epochs are too short for SWA of 10 weights 2 apart: give more EPOCHS or smaller WINDOWS\n"
+    assert output == expected
+
+
+TWICE = 'plrs="1e-3 1e-2" first_seed=7 seeds_per_plr=2 flrs="1e-5 1e-3" two_stages="1e-2 1e-3"'
+NAMES = ["plr1e-3-seed7", "plr1e-2-seed8", "plr1e-3-seed9", "plr1e-2-seed10"]
+
+
+def test_several_runs_at_every_learning_rate(listed, tmp_path):
+    made = made_by("images.sh", TWICE, tmp_path, listed)
+    trained, averaged, tuned = (
+        [words for words in made if words[0] == name] for name in ("train.py", "swa.py", "finetune.py")
+    )
+    asked = [[value_of(flag, words)[0] for flag in ("--lr", "--seed", "--out")] for words in trained]
+    assert asked == [
+        ["1e-3", "7", "runs/mine/pretrain/plr1e-3-seed7"],
+        ["1e-2", "8", "runs/mine/pretrain/plr1e-2-seed8"],
+        ["1e-3", "9", "runs/mine/pretrain/plr1e-3-seed9"],
+        ["1e-2", "10", "runs/mine/pretrain/plr1e-2-seed10"],
+    ]
+    assert [words[1] for words in averaged] == [f"runs/mine/pretrain/{name}" for name in NAMES]
+    continued = [(words[1].removeprefix("runs/mine/"), value_of("--lr", words)) for words in tuned]
+    assert continued[:4] == [(f"pretrain/{name}", ["1e-5", "1e-3"]) for name in NAMES]
+    at_1e_3, at_1e_2 = NAMES[::2], NAMES[1::2]
+    assert continued[4:6] == [(f"pretrain/{name}", ["1e-3"]) for name in at_1e_2]
+    assert continued[6:] == [
+        *((f"finetune/{name}-flr1e-3", ["1e-5"]) for name in at_1e_2),
+        *((f"finetune/{name}-flr1e-3", ["1e-3"]) for name in at_1e_2),
+        *((f"finetune/{name}-flr1e-3", ["1e-3"]) for name in at_1e_3),
+    ]
+
+
+def test_the_environment_says_how_many_runs_there_are(listed, tmp_path):
+    made = made_by("images.sh", TWICE, tmp_path, listed, SEEDS_PER_PLR="3", TWO_STAGES="")
+    seeds = [value_of("--seed", words)[0] for words in made if words[0] == "train.py"]
+    assert seeds == [str(seed) for seed in range(7, 13)]
+    made = made_by("images.sh", TWICE, tmp_path, listed, SEEDS_PER_PLR="1")
+    outs = [value_of("--out", words) for words in made if words[0] == "train.py"]
+    assert outs == [["runs/mine/pretrain/plr1e-3"], ["runs/mine/pretrain/plr1e-2"]]
+
+
+def test_jobs_count_runs(listed, tmp_path):
+    swept = made_by("images.sh", TWICE, tmp_path, listed)
+    for index, name in enumerate(NAMES):
+        made = made_by("sweep.slurm", TWICE, tmp_path, listed, index=index)
+        assert [words[0] for words in made] == ["train.py", "swa.py", "finetune.py"]
+        assert all(words in swept for words in made)
+        assert value_of("--out", made[0]) == [f"runs/mine/pretrain/{name}"]
+    command, environment = sweep("sweep.slurm", "mine.sh", 4)
+    code, output = fails(*command, folder=tmp_path, **listed | environment)
+    assert code == 2 and output.endswith("not the index of a run of mine: give --array=0-3\n")
+
+
+def measured(made):
+    """The measurements of a sweep, without its folder."""
+    kinds = ("geometry", "bands", "norms", "sharpness")
+    return [[words[1], *words[3:]] for words in made if words[0] == "analyze.py" and words[1] in kinds]
+
+
+def test_measurements_that_do_not_apply_are_not_made(listed, tmp_path):
+    made = made_by("images.sh", "norms= keep_losses= sharpness=", tmp_path, listed)
+    assert measured(made) == [["geometry"], ["bands"]]
+    assert not any("--keep-loss" in words or "" in words for words in made)
+    tuned = [words for words in made if words[0] == "finetune.py"]
+    assert tuned and not any("--log-every" in words for words in tuned)
+    bands = "--low-ends 4 6"
+    made = made_by("images.sh", f'bands="{bands}"', tmp_path, listed)
+    assert measured(made) == [
+        ["geometry"],
+        ["bands", *bands.split()],
+        ["norms"],
+        ["sharpness", "--level", "1e-2", "1e-3"],
+    ]
+    for words in made:
+        if words[0] in ("train.py", "finetune.py"):
+            assert value_of("--keep-loss", words) == ["1e-2", "1e-3"]
+
+
+def test_runs_of_several_seeds_with_averages_at_their_end(quick, narrow, tmp_path):
+    settings = "swa_anchor=end swa_spacing=2 seeds_per_plr=2 keep_losses="
+    (tmp_path / "mine.sh").write_text(f"source scripts/setups/narrow.sh; {settings}\n")
+    short = {"EPOCHS": "12", "FINETUNE_EPOCHS": "2", "WINDOWS": "2 5", "PLRS": "1e-3", "FLRS": "1e-3"}
+    short |= {"DATA": str(narrow / "sets/tiny.pt"), "OUT": str(tmp_path / "runs")}
+    for index in (0, 1):
+        command, environment = sweep("sweep.slurm", "mine.sh", index)
+        run(*command, folder=tmp_path, **quick | short | environment)
+    study = Study(tmp_path / "runs")
+    assert len(study.at(final("test_accuracy"), [1e-3])) == len(study.at(final("test_accuracy"), [1e-3] * 2)) == 2
+    averaged = study.of_stage("swa")
+    assert len(averaged) == 2 and all(run.config["parent"]["step"] == 4 for run in averaged)
+    for averaging in averaged:  # it passed epochs 4, 6, ..., 12 of the pre-training, whose end it reached
+        weights, end = averaging.weights(), study.parent(averaging).weights()
+        assert weights["step"] == 8 and torch.equal(weights["weights"], end["weights"])
+    assert not list(tmp_path.rglob("loss-*.pt"))
 
 
 # What the sweeps of the paper would do: network, width, radius, batch, image set, learning rates of both stages.
@@ -486,7 +626,13 @@ PAPER = {
     "s3": ("si-convnet", 32, 12, 128, "cifar10", 13, [1e-5, 5e-4]),
     "s4": ("si-convnet", 128, 12, 128, "cifar100", 15, [1e-5, 2e-4]),
     "s5": ("si-resnet18", 32, 28, 128, "tiny-imagenet", 13, [1e-5, 7e-4]),
+    "s6": ("resnet18", 64, None, 128, "cifar10", 13, [1e-4, 2e-3]),
+    "s7": ("resnet18", 64, None, 128, "cifar100", 12, [1e-4, 2e-3]),
+    "s8": ("vit", 512, None, 512, "cifar10", 10, [1e-5, 1e-4]),
+    "s9": ("vit", 512, None, 512, "cifar100", 10, [1e-5, 1e-4]),
 }
+PRACTICAL, VITS = ("s6", "s7", "s8", "s9"), ("s8", "s9")
+FIRST_SEEDS = {"s1": 2003, "s8": 1, "s9": 1}
 
 
 def by_hand(setup, listed):
@@ -499,7 +645,10 @@ def by_hand(setup, listed):
     return made
 
 
-SETTINGS = ("--model", "--width", "--rho", "--batch-size", "--keep-loss", "--steps")
+def settings_in(words):
+    """The arguments of a pre-training but for those that differ between the runs of a sweep, and the image set."""
+    flags = {word: value_of(word, words) for word in words if word.startswith("--")}
+    return {flag: values for flag, values in flags.items() if flag not in ("--lr", "--seed", "--out", "--data")}
 
 
 @pytest.mark.parametrize("setup", PAPER)
@@ -510,25 +659,32 @@ def test_a_sweep_of_the_paper(setup, listed):
     pretrained = [words for words in made if words[0] == "train.py"]
     plrs = [float(*value_of("--lr", words)) for words in pretrained]
     assert len(plrs) == points and plrs == sorted(set(plrs))
-    first = 2003 if setup == "s1" else 2000
+    first = FIRST_SEEDS.get(setup, 2000)
     assert [int(*value_of("--seed", words)) for words in pretrained] == list(range(first, first + points))
     outs = [f"runs/{setup}/pretrain/plr{lr_name(plr)}" for plr in plrs]
     assert [value_of("--out", words) for words in pretrained] == [[out] for out in outs]
-    assert all(value_of("--steps", words) == ["200"] for words in pretrained)
-    in_common = by_hand(setup, listed)
-    for words in pretrained:
-        assert all(value_of(flag, words) == value_of(flag, in_common) for flag in SETTINGS)
+    epochs = ["500" if setup in VITS else "200"]
+    assert all(value_of("--steps", words) == epochs for words in pretrained)
+    in_common = settings_in(by_hand(setup, listed))
+    assert all(settings_in(words) == in_common for words in pretrained)
     averaged = [words for words in made if words[0] == "swa.py"]
-    assert [words[1:8] for words in averaged] == [[out, "--windows", "2", "5", "10", "50", "100"] for out in outs]
+    windows = ["2", "5", "10"] if setup in VITS else ["2", "5", "10", "50", "100"]
+    anchor = ["--anchor", "end", "--spacing", "2"] if setup in VITS else ["--anchor", "start", "--spacing", "1"]
+    averaging = [[out, "--windows", *windows, *anchor, "--out", f"runs/{setup}/swa"] for out in outs]
+    assert [words[1:] for words in averaged] == averaging
+    assert in_common.get("--keep") == (["482"] if setup in VITS else None)
     tuned = [words for words in made if words[0] == "finetune.py"]
-    assert all(value_of("--steps", words) == ["200"] for words in tuned)
+    assert all(value_of("--steps", words) == epochs for words in tuned)
     from_pretrained = [words for words in tuned if words[1] in outs][:points]
     assert [words[1] for words in from_pretrained] == outs
     flrs = [float(flr) for flr in value_of("--lr", from_pretrained[0])]
     assert [flrs[0], flrs[-1]] == ends and flrs == sorted(flrs)
     assert all(value_of("--lr", words) == value_of("--lr", from_pretrained[0]) for words in from_pretrained)
     assert (setup == "s5") == any(words[:2] == ["analyze.py", "boundary"] for words in made)
-    assert [words[4:] for words in made if words[1] == "sharpness"] == [["1e-2", "1e-3"]]
+    bands = ["--low-ends", "4", "6", "8", "10", "12", "16"] if setup in VITS else []
+    of_si_networks = [] if setup in PRACTICAL else [["norms"], ["sharpness", "--level", "1e-2", "1e-3"]]
+    assert measured(made) == [["geometry"], ["bands", *bands], *of_si_networks]
+    assert in_common.get("--keep-loss") == (None if setup in PRACTICAL else ["1e-2", "1e-3"])
     continued = [word for words in tuned[points:] for word in words if re.match(f"runs/{setup}/.*/", word)]
     second_stages = [(run, *value_of("--lr", words)) for run, words in zip(continued, tuned[points:], strict=True)]
     assert second_stages == (SECOND_STAGES if setup == "s1" else [])
@@ -558,12 +714,12 @@ def test_another_image_set_and_folder(script, listed, tmp_path):
 def test_the_paper_trains_until_convergence(listed):
     run("bash", "scripts/boundary.sh", "s1", **listed | {"RATIO": "1.3"})
     trained = [words for words in calls(listed) if words[0] == "train.py"]
-    in_common = by_hand("s1", listed)
+    in_common = settings_in(by_hand("s1", listed))
     asked = {(*value_of("--lr", words), *value_of("--seed", words)) for words in trained}
     assert asked == {(lr, seed) for lr in ("1e-4", "2e-4", "3e-4") for seed in "123"}
     for words in trained:
         assert [value_of("--until-loss", words), value_of("--steps", words)] == [["1e-4"], ["30000"]]
-        assert all(value_of(flag, words) == value_of(flag, in_common) for flag in SETTINGS[:-1])
+        assert settings_in(words) == in_common | {"--until-loss": ["1e-4"], "--steps": ["30000"]}
 
 
 def test_other_setups_begin_at_the_end_of_regime_1(listed):
@@ -575,11 +731,18 @@ def test_other_setups_begin_at_the_end_of_regime_1(listed):
 @pytest.mark.parametrize("setup", PAPER)
 def test_the_networks_of_the_paper(setup, narrow, listed, tmp_path, monkeypatch):
     model, width, rho, batch, image_set, *_ = PAPER[setup]
+    if model not in models.NETWORKS:
+        pytest.skip(f"there is no {model} yet")
     preset = ["train", *by_hand(setup, listed)[1:]]
-    smaller = ["--data", narrow / "sets/tiny.pt", "--width", 2, "--steps", 1, "--batch-size", 8]
+    smaller = ["--data", narrow / "sets/tiny.pt", "--width", 8, "--steps", 1, "--batch-size", 8]
+    smaller += ["--keep", 0] if "--keep" in preset else []
     assert call(*preset, *smaller, "--out", tmp_path / "run") == 0
     settings = Run(tmp_path / "run").settings
-    assert [settings[name] for name in ("model", "rho", "keep_loss")] == [model, rho, [1e-3, 1e-2]]
+    expected = {"model": model, "rho": rho, "keep_loss": [] if setup in PRACTICAL else [1e-3, 1e-2]}
+    expected |= {"augment": "randaugment" if setup in VITS else "crop-flip" if setup in PRACTICAL else "none"}
+    expected |= {"log_every": 10 if setup in VITS else 1}
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["optimizer"] == models.NETWORKS[model].optimizer
     parsed = []
     monkeypatch.setattr(train, "describe_images", lambda args, device: parsed.append(args))
     monkeypatch.setattr(train, "complete_run", lambda *arguments: None)
@@ -591,7 +754,7 @@ def test_the_networks_of_the_paper(setup, narrow, listed, tmp_path, monkeypatch)
         width,
         rho,
         batch,
-        200,
+        500 if setup in VITS else 200,
     ]
     assert models.NETWORKS[model].rho == rho
 
@@ -603,7 +766,55 @@ def settings_of(setup, *names):
     return run("bash", "-euc", "\n".join(lines)).splitlines()
 
 
-@pytest.mark.parametrize("setup", [*PAPER, "narrow"])
+# {1, 2, 5} * 10^k between these: PLRs, FLRs (but for S5, whose high one is measured).
+GRIDS = {
+    "s2": ("1e-5", "5e-1", "2e-5", "1e-4"),
+    "s3": ("1e-5", "1e-1", "1e-5", "5e-4"),
+    "s4": ("1e-5", "5e-1", "1e-5", "2e-4"),
+    "s6": ("1e-4", "1e0", "1e-4", "2e-3"),
+    "s7": ("1e-4", "5e-1", "1e-4", "2e-3"),
+    "s8": ("1e-5", "1e-2", "1e-5", "1e-4"),
+    "s9": ("1e-5", "1e-2", "1e-5", "1e-4"),
+}
+
+
+@pytest.mark.parametrize("setup", GRIDS)
+def test_grids_of_the_paper(setup):
+    every = [f"{digit}e{exponent}" for exponent in range(-5, 1) for digit in (1, 2, 5)]
+    first_plr, last_plr, first_flr, last_flr = (every.index(lr) for lr in GRIDS[setup])
+    plrs, flrs = settings_of(setup, "plrs", "flrs")
+    assert plrs.split() == every[first_plr : last_plr + 1] and flrs.split() == every[first_flr : last_flr + 1]
+
+
+PRACTICAL_FLAGS = {
+    "resnet18": "--momentum 0.9 --weight-decay 5e-4 --augment crop-flip",
+    "vit": "--depth 6 --heads 8 --patch 4 --weight-decay 1e-4 --augment randaugment --log-every 10",
+}
+
+
+@pytest.mark.parametrize("setup", PRACTICAL)
+def test_the_training_of_practical_networks(setup, listed):
+    model, width, _, batch, *_ = PAPER[setup]
+    made = settings_in(["train.py", *PRACTICAL_FLAGS[model].split()])
+    made |= {"--model": [model], "--width": [str(width)], "--batch-size": [str(batch)]}
+    made |= {"--steps": ["500"], "--keep": ["482"]} if setup in VITS else {"--steps": ["200"]}
+    assert settings_in(by_hand(setup, listed)) == made
+
+
+@pytest.mark.parametrize("setup", ["narrow", "practical-small", "vit-small"])
+def test_a_small_setup_trains_as_its_first_lines_say(setup, listed):
+    run("bash", "scripts/images.sh", setup, **listed)
+    made = calls(listed)
+    trained = [words for words in made if words[0] == "train.py"]
+    in_common = settings_in(by_hand(setup, listed))
+    assert all(settings_in(words) == in_common for words in trained)
+    plrs, seeds, epochs = settings_of(setup, "plrs", "seeds_per_plr", "epochs")
+    assert len(trained) == len(plrs.split()) * int(seeds) and in_common["--steps"] == [epochs]
+    norms, sharpness = (any(words[1] == name for words in made) for name in ("norms", "sharpness"))
+    assert norms == sharpness == ("--keep-loss" in in_common) == (setup == "narrow")
+
+
+@pytest.mark.parametrize("setup", [*PAPER, "narrow", "practical-small", "vit-small"])
 def test_setups_say_how_their_image_set_is_prepared(setup):
     data, prepare = settings_of(setup, "data", "prepare")
     asked = shlex.split(prepare)
@@ -667,7 +878,7 @@ def test_the_job_array_is_that_of_s3(listed):
 def test_a_job_without_a_learning_rate_is_refused(index, listed):
     code, output = fails("bash", "scripts/sweep.slurm", **listed | {"SLURM_ARRAY_TASK_ID": index})
     assert code == 2 and calls(listed) == []
-    assert output == f"SLURM_ARRAY_TASK_ID is '{index}', not the index of a PLR of s3: give --array=0-12\n"
+    assert output == f"SLURM_ARRAY_TASK_ID is '{index}', not the index of a run of s3: give --array=0-12\n"
 
 
 def test_a_job_skips_b12(listed):
