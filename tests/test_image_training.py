@@ -269,7 +269,7 @@ def test_augmented_training_follows_the_plain_loop_on_augmented_images(double, i
     for epoch in range(2):
         order = epoch_order(SEED, epoch, 60)
         pixels = image_set.train_images.clone()
-        pixels[order] = crop_and_flip(pixels[order], crops_and_flips(SEED, epoch, 60))
+        pixels[order] = crop_and_flip(pixels[order], crops_and_flips(SEED, epoch, 60, 16))
         plain.data = dataclasses.replace(image_set, train_images=pixels)
         assert_metrics(task.advance(epoch, epoch + 1), "train", plain.train_epoch(epoch, LR, SEED))
         plain.data = image_set  # evaluations see the images as they are

@@ -731,8 +731,6 @@ def test_other_setups_begin_at_the_end_of_regime_1(listed):
 @pytest.mark.parametrize("setup", PAPER)
 def test_the_networks_of_the_paper(setup, narrow, listed, tmp_path, monkeypatch):
     model, width, rho, batch, image_set, *_ = PAPER[setup]
-    if model not in models.NETWORKS:
-        pytest.skip(f"there is no {model} yet")
     preset = ["train", *by_hand(setup, listed)[1:]]
     smaller = ["--data", narrow / "sets/tiny.pt", "--width", 8, "--steps", 1, "--batch-size", 8]
     smaller += ["--keep", 0] if "--keep" in preset else []
