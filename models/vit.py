@@ -38,8 +38,12 @@ class Attention(nn.Module):
     def forward(self, x):
         qkv = self.to_qkv(x).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, tokens, width / heads] each
-        # A learned factor cannot be the `scale` of this function, so the queries carry it.
-        mixed = F.scaled_dot_product_attention(q * self.temperature.exp(), k, v, attn_mask=self.others, scale=1.0)
+        if x.is_cpu:  # under autocast too, as there the kernel for bfloat16 has a slow backward pass
+            q, k, v = (part.to(self.temperature.dtype) for part in (q, k, v))
+        with torch.autocast(x.device.type, enabled=False):
+            # A learned factor cannot be the `scale` of this function, so the queries carry it.
+            q = q * self.temperature.exp()
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.others, scale=1.0)
         return self.to_output(mixed.transpose(1, 2).flatten(2))
 
 
