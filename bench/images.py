@@ -4,9 +4,13 @@
 
 A program is `baseline` (a DataLoader with two workers and torchvision's transforms, .item() at every iteration, a loop over
 the parameters) or words that say how train.py is run: fp32, tf32 or bf16; then compile; then, each to see what it is worth,
-without-channels-last, without-kept-memory, without-in-place-relu, without-cuda-graph. What the machine cannot run is
-skipped. Each program keeps its processes, and in turns they train for one epoch and evaluate on a test set a fifth as large.
-Images are random: time does not depend on them. Ratios are those of a program to the first one in the same turn.
+without-channels-last, without-kept-memory, without-in-place-relu, without-cuda-graph, and, of the ViT,
+without-fused-attention and without-fast-dropout. What the machine cannot run is skipped. Each program keeps its processes,
+and in turns they train for one epoch and evaluate on a test set a fifth as large. Images are random: time does not depend on
+them. Ratios are those of a program to the first one in the same turn.
+
+Width and batch size are 32 and 128 unless given, whatever the network. All else is its record's: the optimiser, and, unless
+given, shape and augmentation.
 """
 
 import argparse
@@ -31,13 +35,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import models  # noqa: E402
 import train  # noqa: E402
 from bench.common import BASELINE, NOTHING_KEPT, machine, require_compiled, say  # noqa: E402
-from bench.without import WITHOUT, without_in_place_relu  # noqa: E402
+from bench.without import WITHOUT, plain_attention, plain_dropout, without_in_place_relu  # noqa: E402
 from data import augment  # noqa: E402
 from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
 from data.device import BF16, FP32, TF32, device_of, use_precision  # noqa: E402
 from data.files import write_json  # noqa: E402
 from data.images import MEAN, STD, ImageSet  # noqa: E402
+from models import optimizers  # noqa: E402
+from models.dropout import Dropout  # noqa: E402
 from models.evaluator import trained_parameters  # noqa: E402
+from models.vit import Attention  # noqa: E402
 
 LR = 1e-4
 PRECISIONS = (FP32, TF32, BF16)
@@ -68,28 +75,54 @@ class ImageFiles(Dataset):
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
+def plain_network(args):
+    """The network as published code has it, with the initial weights of ours.
+
+    Attention is a softmax of masked logits with an operation for each part, not scaled_dot_product_attention as in
+    models/vit.py, and dropout is that of nn.Dropout.
+    """
+    network = models.build(args.model, args.width, args.classes, init_seed=1, **args.shape)
+    for kind, forward in ((Attention, plain_attention), (Dropout, plain_dropout)):
+        for module in network.modules():
+            if isinstance(module, kind):
+                module.forward = functools.partial(forward, module)
+    return network
+
+
+def plain_optimizer(parameters, options, rho):
+    """An optimiser of torch.optim over single parameters. Of projected SGD it is SGD: projecting comes after its step."""
+    if rho is not None:
+        return torch.optim.SGD(parameters, lr=LR * rho**2)
+    options = {**options}
+    return optimizers.OPTIMIZERS[options.pop("name")](parameters, lr=LR, **options)
+
+
+def plain_transforms(name, side):
+    """An augmentation by torchvision's transforms of PIL images.
+
+    Its RandAugment is not that of data/augment.py to the letter: it draws from 14 operations instead of 16 (one of them
+    leaves an image as it is; invert, solarize-add and cutout are missing), some with other strengths at magnitude 14.
+    """
+    if name == augment.NONE:
+        return []
+    varied = [transforms.RandomCrop(side, padding=augment.padding_of(side)), transforms.RandomHorizontalFlip()]
+    return [transforms.RandAugment(num_ops=2, magnitude=14), *varied] if name == augment.RANDAUGMENT else varied
+
+
 class BaselineTraining:
-    """The network trained as most published code does it, projection included, PyTorch left as it is."""
+    """The network trained as most published code does it, PyTorch left as it is, and projected where it is on a sphere."""
 
     def __init__(self, args, image_set, device):
         without_in_place_relu()
-        self.device, self.rho = device, models.NETWORKS[args.model].rho
-        if self.rho is None:
-            raise BadInput(f"{args.model}: is not trained on a sphere, as the baseline trains networks")
-        self.network = models.build(args.model, args.width, args.classes, init_seed=1).to(device)
+        network = models.NETWORKS[args.model]
+        self.device, self.rho = device, network.rho
+        self.network = plain_network(args).to(device)
         self.parameters = trained_parameters(self.network)
-        self.optimizer = torch.optim.SGD(self.parameters, lr=LR * self.rho**2)
+        self.optimizer = plain_optimizer(self.parameters, network.optimizer, self.rho)
         as_tensor = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-        varied = [transforms.RandomCrop(args.side, padding=4), transforms.RandomHorizontalFlip()]
+        varied = transforms.Compose([*plain_transforms(args.augment, args.side), *as_tensor])
         load = functools.partial(DataLoader, batch_size=args.batch_size, num_workers=2, persistent_workers=True)
-        self.train_loader = load(
-            ImageFiles(
-                image_set.train_images,
-                image_set.train_labels,
-                transforms.Compose([*(varied if args.augment == augment.CROP_FLIP else []), *as_tensor]),
-            ),
-            shuffle=True,
-        )
+        self.train_loader = load(ImageFiles(image_set.train_images, image_set.train_labels, varied), shuffle=True)
         test = ImageFiles(image_set.test_images, image_set.test_labels, transforms.Compose(as_tensor))
         self.test_loader = load(test)
 
@@ -103,10 +136,8 @@ class BaselineTraining:
             loss = F.cross_entropy(logits, y)
             loss.backward()
             self.optimizer.step()
-            with torch.no_grad():
-                norm = sum(parameter.norm().item() ** 2 for parameter in self.parameters) ** 0.5
-                for parameter in self.parameters:
-                    parameter.mul_(self.rho / norm)
+            if self.rho is not None:
+                self.project()
             loss_sum += loss.item() * len(y)
             correct += (logits.argmax(1) == y).sum().item()
         self.network.eval()
@@ -116,6 +147,12 @@ class BaselineTraining:
                 logits = self.network(x)
                 loss_sum += F.cross_entropy(logits, y).item() * len(y)
                 correct += (logits.argmax(1) == y).sum().item()
+
+    @torch.no_grad()
+    def project(self):
+        norm = sum(parameter.norm().item() ** 2 for parameter in self.parameters) ** 0.5
+        for parameter in self.parameters:
+            parameter.mul_(self.rho / norm)
 
 
 class OurTraining:
@@ -139,7 +176,10 @@ class OurTraining:
 
 
 def image_training(words, args, image_set, device):
-    """train.py's object that trains; used of it: advance(epoch, until) and evaluate()."""
+    """train.py's object that trains; used of it: advance(epoch, until) and evaluate().
+
+    args: model, width, batch_size and augment, and, of a network that has one, its shape.
+    """
     settings = {
         "model": args.model,
         "width": args.width,
@@ -149,7 +189,7 @@ def image_training(words, args, image_set, device):
         "compile": "compile" in words,
         "precision": words[0],
         "augment": args.augment,
-        "shape": {},
+        "shape": getattr(args, "shape", {}),
         "first_step": 0,
     }
     return train.ImageTraining(settings, [{"lrs": [LR], "seed": 1}], device, image_set)
@@ -329,9 +369,6 @@ def add_network_arguments(parser):
     parser.add_argument("--side", type=image_side, default=32, help="of the images, in pixels")
     parser.add_argument("--classes", type=positive_int, default=10, help="number of them")
     parser.add_argument(
-        "--augment", choices=[augment.NONE, augment.CROP_FLIP], default=augment.NONE, help="of images"
-    )
-    parser.add_argument(
         "--device",
         choices=["cpu", "cuda"] if cuda else ["cpu"],
         default="cuda" if cuda else "cpu",
@@ -340,18 +377,39 @@ def add_network_arguments(parser):
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
 
 
+def add_training_arguments(parser):
+    """More arguments, of the benchmarks that train."""
+    for name in train.shape_names():
+        networks = " and ".join(train.networks_with(name))
+        parser.add_argument(f"--{name}", type=positive_int, help=f"of {networks} (default: the paper's)")
+    parser.add_argument(
+        "--augment", choices=augment.CHOICES, help="of training images (default: the paper's for the network)"
+    )
+
+
+def training_arguments(parser):
+    """The arguments asked for, with augmentation and shape as the network's record has them otherwise. Raises BadInput."""
+    args = parser.parse_args()
+    network = models.NETWORKS[args.model]
+    args.augment = args.augment or network.augment
+    args.shape = train.shape_of(args, network, args.side)
+    train.refuse_unfit_shape(args.model, network, vars(args))
+    return args
+
+
 def main():
     parser = Parser(
         __doc__.splitlines()[0], "python bench/images.py --model si-convnet --programs baseline fp32 bf16"
     )
     add_network_arguments(parser)
+    add_training_arguments(parser)
     parser.add_argument(
         "--programs", nargs="+", type=any_program, default=[BASELINE, "fp32", "bf16"], help="what to compare"
     )
     parser.add_argument("--turns", type=positive_int, default=8, help="measurements of every program")
     parser.add_argument("--processes", type=positive_int, default=1, help="of a program, side by side")
     parser.add_argument("--threads", type=positive_int, help="of a process (default: all cores shared)")
-    args = parser.parse_args()
+    args = training_arguments(parser)
     args.threads = args.threads or max(1, os.cpu_count() // args.processes)
 
     rates, skipped = measure(args)

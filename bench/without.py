@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train  # noqa: E402
 from data import device  # noqa: E402
 from data.commandline import Parser  # noqa: E402
-from models import sphere  # noqa: E402
+from models import dropout, sphere, vit  # noqa: E402
 
 
 def without_channels_last():
@@ -36,11 +36,37 @@ def without_cuda_graph():
     train.ImageTraining._replay = train.ImageTraining._step
 
 
+def plain_attention(attention, x):
+    """models.vit.Attention.forward as published code has it: softmax, mask and temperature as an operation each."""
+    q, k, v = (
+        part.unflatten(2, (attention.heads, -1)).transpose(1, 2) for part in attention.to_qkv(x).chunk(3, dim=2)
+    )
+    logits = (q @ k.transpose(2, 3)) * attention.temperature.exp()
+    logits = logits.masked_fill(~attention.others, -torch.finfo(logits.dtype).max)
+    mixed = logits.softmax(dim=3) @ v
+    return attention.to_output(mixed.transpose(1, 2).flatten(2))
+
+
+def plain_dropout(layer, x):
+    """models.dropout.Dropout.forward as that of nn.Dropout."""
+    return F.dropout(x, layer.p, layer.training)
+
+
+def without_fused_attention():
+    vit.Attention.forward = plain_attention
+
+
+def without_fast_dropout():
+    dropout.Dropout.forward = plain_dropout
+
+
 WITHOUT = {
     "channels-last": without_channels_last,
     "kept-memory": without_kept_memory,
     "in-place-relu": without_in_place_relu,
     "cuda-graph": without_cuda_graph,
+    "fused-attention": without_fused_attention,
+    "fast-dropout": without_fast_dropout,
 }
 
 

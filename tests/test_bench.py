@@ -15,19 +15,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from torch.func import stack_module_state
 from torch.nn import functional as F
 
 import models
 import train
-from bench import common, geometry, image_agreement, image_profile, images, synthetic
+from bench import common, geometry, image_agreement, image_profile, images, synthetic, without
 from bench.agreement import compare
 from bench.baseline import BaselineRun, train_one
-from data.commandline import BadInput
+from data import augment
+from data.commandline import BadInput, Parser
 from data.device import BF16
 from models import compiled, mlp
+from models.dropout import Dropout
 from models.evaluator import Evaluator
+from models.vit import Attention
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,33 +88,132 @@ def test_interval_of_the_difference_is_that_of_students_t():
     assert (high - low) / 2 == pytest.approx(2.0096 * values.std(ddof=1) / np.sqrt(50), rel=1e-4)
 
 
-@pytest.mark.parametrize("model", ["si-convnet", "si-resnet18"])
-def test_baseline_training_of_images_is_the_same_training(model, monkeypatch):
-    # A smooth ReLU: at a kink rounding may switch a gradient. And both in the order as stored.
+SHAPES = {"vit": {"side": 16, "depth": 1, "heads": 2, "patch": 8}}
+
+
+@pytest.mark.parametrize("model", models.networks_for("images"))
+def test_baseline_training_of_images_is_the_same_training(model, monkeypatch, float64):
+    # A smooth ReLU: at a kink rounding may switch a gradient. And both in the order as stored, without dropout.
     smooth = lambda x, inplace=False: F.softplus(4 * x) / 4  # noqa: E731
     monkeypatch.setattr(F, "relu", smooth)
     monkeypatch.setattr(images, "without_in_place_relu", lambda: None)
+    monkeypatch.setattr(images, "LR", 1e-4 if models.NETWORKS[model].rho else 1e-2)
     monkeypatch.setattr(train.images, "epoch_order", lambda seed, epoch, size: torch.arange(size))
+    normalise = train.images.normalise
+    monkeypatch.setattr(train.images, "normalise", lambda pixels: normalise(pixels).double())
+    shape = SHAPES.get(model, {})
     args = argparse.Namespace(
-        model=model, width=4, classes=10, side=16, batch_size=32, images=70, device="cpu", augment="none"
+        model=model, width=4, classes=10, side=16, batch_size=32, images=70, augment="none", shape=shape
     )
     cpu, image_set = torch.device("cpu"), images.random_image_set(70, 16, 10)
     baseline, ours = (
         images.BaselineTraining(args, image_set, cpu),
         images.OurTraining(["fp32"], args, image_set, cpu),
     )
-    ours.task.evaluator.network.load_state_dict(baseline.network.state_dict())
-    with torch.no_grad():
-        for parameter in baseline.parameters:
-            parameter.mul_(baseline.rho / ours.task.weights.norm())
+    network = ours.task.evaluator.network
+    network.load_state_dict(baseline.network.state_dict())
+    if baseline.rho is not None:
+        with torch.no_grad():
+            for parameter in baseline.parameters:
+                parameter.mul_(baseline.rho / ours.task.weights.norm())
         train.sphere.project_(ours.task.weights, baseline.rho)
+    for module in [*baseline.network.modules(), *network.modules()]:
+        if isinstance(module, Dropout):
+            module.p = 0
     baseline.train_loader = torch.utils.data.DataLoader(baseline.train_loader.dataset, 32)
+    before = ours.task.weights.clone()
     for _ in range(2):
         baseline.epoch()
         ours.epoch()
-    state = ours.task.evaluator.network.state_dict()
+    assert (ours.task.weights - before).abs().max() > 1e-3
+    state = network.state_dict()
     for name, tensor in baseline.network.state_dict().items():
-        torch.testing.assert_close(tensor, state[name], rtol=1e-3, atol=1e-4 * tensor.abs().max().item())
+        torch.testing.assert_close(tensor, state[name], rtol=1e-5, atol=1e-7)
+
+
+def test_the_network_of_the_baseline_begins_as_ours_and_drops_as_published_code():
+    args = argparse.Namespace(model="vit", width=4, classes=10, shape=SHAPES["vit"])
+    network = images.plain_network(args)
+    expected = models.build("vit", 4, 10, init_seed=1, **SHAPES["vit"])
+    torch.testing.assert_close(network.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    activations = torch.ones(8, 100)
+    for layer in (network.dropout, network.blocks[0].attention[2]):
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            found = layer(activations)
+            torch.manual_seed(1)
+            assert torch.equal(found, torch.nn.Dropout(0.1)(activations)) and (found == 0).any()
+    assert network.eval().dropout(activations) is activations
+
+
+@pytest.mark.parametrize("name, operations", [("none", 0), ("crop-flip", 0), ("randaugment", 2)])
+def test_the_baseline_crops_and_flips_as_we_do_after_its_randaugment(name, operations, monkeypatch):
+    asked = []
+
+    def invert(num_ops, magnitude):
+        asked.append((num_ops, magnitude))
+        return lambda image: Image.fromarray(255 - np.array(image))
+
+    monkeypatch.setattr(images.transforms, "RandAugment", invert)
+    pixels = images.random_image_set(1, 16, 2).train_images
+    of_baseline = images.transforms.Compose(images.plain_transforms(name, 16))
+    found = of_baseline(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()))
+    assert asked == ([(operations, 14)] if operations else [])
+    # Black where the image was padded: so padding comes after what inverts.
+    before = 255 - pixels if operations else pixels
+    choices = torch.cartesian_prod(torch.arange(5), torch.arange(5), torch.arange(2))
+    ours = before if name == "none" else augment.crop_and_flip(before.expand(len(choices), -1, -1, -1), choices)
+    assert torch.from_numpy(np.array(found)).permute(2, 0, 1).tolist() in ours.tolist()
+
+
+def arguments(monkeypatch, *words):
+    """What bench/images.py is asked for by these words."""
+    monkeypatch.setattr(sys, "argv", ["images.py", *words])
+    parser = Parser()
+    images.add_network_arguments(parser)
+    images.add_training_arguments(parser)
+    return images.training_arguments(parser)
+
+
+def test_augmentation_and_shape_are_those_of_the_record_unless_given(monkeypatch):
+    for model in models.networks_for("images"):
+        args = arguments(monkeypatch, "--model", model)
+        record = models.NETWORKS[model]
+        assert (args.width, args.batch_size, args.side) == (32, 128, 32)
+        assert (args.augment, args.shape) == (record.augment, record.shape)
+    words = ["--model", "vit", "--side", "16", "--depth", "2", "--patch", "8", "--augment", "crop-flip"]
+    args = arguments(monkeypatch, *words)
+    assert args.augment == "crop-flip" and args.shape == {"side": 16, "depth": 2, "heads": 8, "patch": 8}
+    cpu, image_set = torch.device("cpu"), images.random_image_set(4, 16, 10)
+    settings = images.image_training(["fp32"], args, image_set, cpu).settings
+    assert settings["shape"] == args.shape and settings["augment"] == "crop-flip"
+    assert settings["optimizer"] == models.NETWORKS["vit"].optimizer
+
+
+@pytest.mark.parametrize(
+    "words, fault",
+    [
+        (["--model", "resnet18", "--depth", "2"], "--depth: is not for resnet18"),
+        (["--model", "vit", "--width", "33"], "8 heads do not divide a width of 33"),
+        (["--model", "vit", "--side", "18"], "patches of 4 pixels do not fill images of 18"),
+    ],
+)
+def test_shapes_that_a_network_cannot_have_are_refused(words, fault, monkeypatch):
+    with pytest.raises(BadInput, match=fault):
+        arguments(monkeypatch, *words)
+
+
+@pytest.mark.parametrize(
+    "what, forward", [("fused-attention", "plain_attention"), ("fast-dropout", "plain_dropout")]
+)
+def test_train_py_goes_without_what_makes_the_vit_fast(what, forward, monkeypatch):
+    for kind in (Attention, Dropout):
+        monkeypatch.setattr(kind, "forward", kind.forward)  # to be put back
+    without.WITHOUT[what]()
+    assert getattr(without, forward) in (Attention.forward, Dropout.forward)
+    shape = {"side": 8, "depth": 1, "heads": 2, "patch": 4}
+    args = argparse.Namespace(model="vit", width=4, classes=10, batch_size=8, augment="randaugment", shape=shape)
+    images.OurTraining(["fp32"], args, images.random_image_set(10, 8, 10), torch.device("cpu")).epoch()
 
 
 SMALL = ["--model", "si-convnet", "--width", "2", "--images", "40", "--side", "8", "--device", "cpu"]
@@ -297,6 +400,48 @@ def test_the_profile_shows_progress_and_sums_to_an_iteration(tmp_path, monkeypat
     assert capsys.readouterr().err.splitlines()[-1] == "epoch 4 of 4: profiled"
     found = json.loads((tmp_path / "profile.json").read_text())
     assert sum(found["milliseconds_per_step"].values()) == pytest.approx(found["step"])
+
+
+def test_the_profile_of_a_vit_names_its_operations(tmp_path, monkeypatch):
+    shape = ["--width", "8", "--depth", "1", "--heads", "2", "--patch", "4"]
+    words = ["--model", "vit", *shape, "--images", "20", "--side", "8", "--batch-size", "10", "--threads", "1"]
+    spent = {}
+    for name in ("randaugment", "crop-flip"):
+        out = tmp_path / f"{name}.json"
+        monkeypatch.setattr(sys, "argv", ["image_profile.py", *words, "--augment", name, "--out", str(out)])
+        image_profile.main()
+        spent[name] = json.loads(out.read_text())["milliseconds_per_step"]
+    named = {
+        "attention",
+        "linear layers, classifier",
+        "layer norm",
+        "GELU",
+        "dropout's decisions",
+        "optimiser",
+        "loss",
+    }
+    assert all(spent[name][what] > 0 for name in spent for what in named)
+    of_an_epoch = image_profile.RANDAUGMENT
+    assert spent["randaugment"][of_an_epoch] > 10 * spent["crop-flip"][of_an_epoch]
+
+
+def test_operations_are_counted_by_their_name_but_in_the_optimiser_and_in_randaugment():
+    def event(name, around=None):
+        return argparse.Namespace(name=name, cpu_parent=around)
+
+    step, augmentation = event("Optimizer.step#Adam.step"), event(image_profile.RANDAUGMENT)
+    for found, what in (
+        (event("aten::mul", event("aten::linear")), "products, norm, zeroes: of dropout, step and data"),
+        (event("aten::mul", event("aten::lerp", step)), "optimiser"),
+        (step, "optimiser"),
+        (event("aten::mkldnn_convolution", augmentation), image_profile.RANDAUGMENT),
+        (event("aten::mkldnn_convolution"), "convolutions"),
+        (event("aten::_softmax"), "attention"),
+        (event("aten::_log_softmax"), "loss"),
+        (event("aten::gelu"), "GELU"),
+        (event("aten::view"), "memory, views, autograd"),
+    ):
+        assert image_profile.operation(found) == what
 
 
 def test_options_that_the_machine_cannot_run_are_skipped(monkeypatch, capsys):
