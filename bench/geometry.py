@@ -8,6 +8,7 @@ statistics, and one over the test images, a fifth as many. `batched` is the firs
 program (torch.func.vmap), per point. Times are medians of turns.
 """
 
+import functools
 import statistics
 import sys
 import time
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import models  # noqa: E402
 from bench.common import NOTHING_KEPT, machine, say  # noqa: E402
-from bench.images import add_network_arguments, random_image_set  # noqa: E402
+from bench.images import add_network_arguments, network_arguments, random_image_set  # noqa: E402
 from data.analysis.study import GEOMETRY_PAIRS  # noqa: E402
 from data.commandline import Parser, positive_int, run  # noqa: E402
 from data.device import device_of  # noqa: E402
@@ -68,12 +69,13 @@ def main():
     add_network_arguments(parser)
     parser.add_argument("--points", type=positive_int, default=4, help="in one batched program")
     parser.add_argument("--turns", type=positive_int, default=3, help="measurements of each")
-    args = parser.parse_args()
+    args = network_arguments(parser)
     device = device_of(args.device)
     say(f"{args.model} of width {args.width}: warming up")
     image_set = random_image_set(args.images, args.side, args.classes, device)
-    evaluator = Evaluator(models.build(args.model, args.width, args.classes, init_seed=0), device)
-    networks = [models.build(args.model, args.width, args.classes, seed).to(device) for seed in range(args.points)]
+    evaluator = Evaluator(models.build(args.model, args.width, args.classes, init_seed=0, **args.shape), device)
+    build = functools.partial(models.build, args.model, args.width, args.classes, **args.shape)
+    networks = [build(init_seed=seed).to(device) for seed in range(args.points)]
     state = stack_module_state([network.to(memory_format=torch.channels_last).train() for network in networks])
     programs = {
         "forward pass": (forward_pass, evaluator, image_set),

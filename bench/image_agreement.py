@@ -63,7 +63,9 @@ def skipped_options():
         try:
             use_precision(BF16 if BF16 in flags else FP32, torch.device("cpu"))
             if "--compile" in flags:
-                network = SimpleNamespace(model="si-convnet", width=8, batch_size=64, augment=augment.NONE)
+                network = SimpleNamespace(
+                    model="si-convnet", width=8, shape={}, batch_size=64, augment=augment.NONE
+                )
                 image_set, cpu = random_image_set(64, 32, 10), torch.device("cpu")
                 require_compiled(lambda: image_training([FP32, "compile"], network, image_set, cpu))
         except BadInput as reason:

@@ -17,13 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.common import NOTHING_KEPT, machine, say  # noqa: E402
-from bench.images import (  # noqa: E402
-    add_network_arguments,
-    add_training_arguments,
-    our_program,
-    training,
-    training_arguments,
-)
+from bench.images import add_network_arguments, network_arguments, our_program, training  # noqa: E402
 from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
 
@@ -85,11 +79,10 @@ def named_randaugment(task):
 def main():
     parser = Parser(__doc__.splitlines()[0], "python bench/image_profile.py --model si-convnet --program bf16")
     add_network_arguments(parser)
-    add_training_arguments(parser)
     parser.add_argument("--program", type=our_program, default="fp32", help="as for images.py")
     parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="of the process")
     parser.set_defaults(device="cpu")
-    args = training_arguments(parser)
+    args = network_arguments(parser)
     if args.device != "cpu":
         raise BadInput(f"--device {args.device}: operations are named for a CPU only; leave it out")
     torch.set_num_threads(args.threads)

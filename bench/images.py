@@ -178,7 +178,7 @@ class OurTraining:
 def image_training(words, args, image_set, device):
     """train.py's object that trains; used of it: advance(epoch, until) and evaluate().
 
-    args: model, width, batch_size and augment, and, of a network that has one, its shape.
+    args: model, width, shape, batch_size and augment.
     """
     settings = {
         "model": args.model,
@@ -189,7 +189,7 @@ def image_training(words, args, image_set, device):
         "compile": "compile" in words,
         "precision": words[0],
         "augment": args.augment,
-        "shape": getattr(args, "shape", {}),
+        "shape": args.shape,
         "first_step": 0,
     }
     return train.ImageTraining(settings, [{"lrs": [LR], "seed": 1}], device, image_set)
@@ -364,6 +364,12 @@ def add_network_arguments(parser):
     cuda = torch.cuda.is_available()
     parser.add_argument("--model", choices=models.networks_for("images"), default="si-resnet18", help="network")
     parser.add_argument("--width", type=positive_int, default=32, help="of the network")
+    for name in train.shape_names():
+        networks = " and ".join(train.networks_with(name))
+        parser.add_argument(f"--{name}", type=positive_int, help=f"of {networks} (default: the paper's)")
+    parser.add_argument(
+        "--augment", choices=augment.CHOICES, help="of training images (default: the paper's for the network)"
+    )
     parser.add_argument("--batch-size", type=positive_int, default=128, help="images")
     parser.add_argument("--images", type=positive_int, default=50_000 if cuda else 1280, help="of an epoch")
     parser.add_argument("--side", type=image_side, default=32, help="of the images, in pixels")
@@ -377,17 +383,7 @@ def add_network_arguments(parser):
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
 
 
-def add_training_arguments(parser):
-    """More arguments, of the benchmarks that train."""
-    for name in train.shape_names():
-        networks = " and ".join(train.networks_with(name))
-        parser.add_argument(f"--{name}", type=positive_int, help=f"of {networks} (default: the paper's)")
-    parser.add_argument(
-        "--augment", choices=augment.CHOICES, help="of training images (default: the paper's for the network)"
-    )
-
-
-def training_arguments(parser):
+def network_arguments(parser):
     """The arguments asked for, with augmentation and shape as the network's record has them otherwise. Raises BadInput."""
     args = parser.parse_args()
     network = models.NETWORKS[args.model]
@@ -402,14 +398,13 @@ def main():
         __doc__.splitlines()[0], "python bench/images.py --model si-convnet --programs baseline fp32 bf16"
     )
     add_network_arguments(parser)
-    add_training_arguments(parser)
     parser.add_argument(
         "--programs", nargs="+", type=any_program, default=[BASELINE, "fp32", "bf16"], help="what to compare"
     )
     parser.add_argument("--turns", type=positive_int, default=8, help="measurements of every program")
     parser.add_argument("--processes", type=positive_int, default=1, help="of a program, side by side")
     parser.add_argument("--threads", type=positive_int, help="of a process (default: all cores shared)")
-    args = training_arguments(parser)
+    args = network_arguments(parser)
     args.threads = args.threads or max(1, os.cpu_count() // args.processes)
 
     rates, skipped = measure(args)

@@ -171,8 +171,7 @@ def arguments(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["images.py", *words])
     parser = Parser()
     images.add_network_arguments(parser)
-    images.add_training_arguments(parser)
-    return images.training_arguments(parser)
+    return images.network_arguments(parser)
 
 
 def test_augmentation_and_shape_are_those_of_the_record_unless_given(monkeypatch):
