@@ -298,7 +298,9 @@ def refuse_to_compile(monkeypatch):
 def test_what_the_machine_cannot_run_is_refused_with_its_reason(monkeypatch):
     monkeypatch.setattr(images, "use_precision", no_bf16)
     refuse_to_compile(monkeypatch)
-    args = argparse.Namespace(model="si-convnet", width=2, classes=10, side=8, batch_size=8, augment="none")
+    args = argparse.Namespace(
+        model="si-convnet", width=2, shape={}, classes=10, side=8, batch_size=8, augment="none"
+    )
     image_set, cpu = images.random_image_set(10, 8, 10), torch.device("cpu")
     for words, reason in (
         (["bf16"], "no instructions"),
