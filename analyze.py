@@ -26,7 +26,7 @@ import models
 from data import bands, images, ticks
 from data.analysis import drawing, series
 from data.analysis.claims import judge, verdict_line
-from data.analysis.regimes import convergence_bracket, measure_regimes
+from data.analysis.regimes import boundary_lines, convergence_bracket, measure_regimes
 from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW, Study
 from data.commandline import BadInput, Parser, Progress, Refused, lr_name, positive_float, positive_int
 from data.commandline import run as run_script
@@ -573,7 +573,7 @@ def claims_command(args):
     study = Study(args.folder)
     report_incomplete(study)
     regimes, verdicts = measure_regimes(study), judge(study)
-    print_regimes(regimes)
+    print(*boundary_lines(study), sep="\n")
     for verdict in verdicts:
         print(verdict_line(verdict))
     if args.json:
@@ -593,7 +593,7 @@ def figures_command(args):
         refuse_unfit_figures(args.only, studies)
     args.out.mkdir(parents=True, exist_ok=True)
     for study in studies:
-        print_regimes(measure_regimes(study))
+        print(*boundary_lines(study), sep="\n")
     for number in wanted:
         try:
             numbers = figure_numbers(number, studies)
@@ -633,13 +633,6 @@ def refuse_unfit_figures(numbers, studies):
 def report_incomplete(study):
     if study.incomplete:
         print(f"{study.folder}: {study.incomplete} runs are not complete and are skipped")
-
-
-def print_regimes(regimes):
-    for name, title in (("b12", "1|2"), ("b2AB", "2A|2B"), ("b23", "2|3")):
-        place = regimes[name]
-        found = f"between {place['last']:.4g} and {place['next']:.4g}" if place else "not bracketed by these runs"
-        print(f"boundary {title}: {found}")
 
 
 def draw_command(args):

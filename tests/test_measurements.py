@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_image_set
-from test_analyze import IMAGES, command, write_run, write_study
+from test_analyze import IMAGES, command, set_network, write_run, write_study
 from test_image_training import normalised
 from test_networks import plain_logits
 from test_runs import call, load
@@ -410,16 +410,26 @@ def test_nothing_is_loaded_where_all_is_measured(study, monkeypatch):
         command(monkeypatch, name, study, *options)
 
 
-def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path):
+@pytest.mark.parametrize(
+    "network, regime_1, regime_2",
+    [
+        ({}, (1e-4, 1e-3), (1e-2, 1e-1)),
+        ({"converged": None}, (1e-4, 1e-3, 1e-2), (1e-1,)),
+        ({"diverges": False}, (1e-4, 1e-3), (1e-2, 1e-1, 1.0)),
+    ],
+)
+def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path, network, regime_1, regime_2):
     runs = tmp_path / "runs"
-    write_study(runs, settings=IMAGES | {"keep_loss": [0.1]})
+    write_study(runs, settings=IMAGES | {"keep_loss": [0.1]}, loss=(3, 2, 1, 2, 9))
+    set_network(runs, **network)
     measured = {"test_accuracy": [0.4], "residual": [0.1], "trace_error": [1.0], "train_loss": [0.1]}
     for index, path in enumerate(sorted(runs.rglob("config.json"))):
         sharp = {"gradient_norm": [float(index)], "largest_eigenvalue": [None], "trace": [5.0]}
         write_json(path.parent / "sharpness-loss-1e-1.json", measured | sharp)
     [row] = series.sharpness_numbers(Study(runs))["rows"]
     found = [(point["plr"], point["flr"]) for point in row["points"]]
-    assert found == [(1e-4, None), (1e-3, None), (1e-2, 1e-5), (1e-2, 1e-4), (1e-1, 1e-5), (1e-1, 1e-4)]
+    tuned = [(plr, flr) for plr in regime_2 for flr in (1e-5, 1e-4)]
+    assert found == [(plr, None) for plr in regime_1] + tuned
     assert {point["test_error"] for point in row["points"]} == {60.0} and row["level"] == 0.1
 
 

@@ -1,5 +1,7 @@
 """Claims about accuracies: the main message, the regimes, fine-tuning and SWA. Terms: see evidence.py."""
 
+import functools
+
 import numpy as np
 
 from data.analysis.evidence import NotMeasurable, best, claim, exceeds, peaks_in, spearman, worse
@@ -142,6 +144,7 @@ def convergence_slows_down(e):
     "their weights by <= 0.1 rad (means at every PLR)",
 )
 def smaller_flrs_change_nothing(e):
+    e.need_convergence()
     changes = {}
     for flr in e.flrs:
         by_plr = e.percent("finetune", change_of_converged(e.study), flr)
@@ -149,7 +152,7 @@ def smaller_flrs_change_nothing(e):
     if not changes:
         raise NotMeasurable("no FLR lies below a PLR of regime 1 with converged runs")
     largest = max(changes.values(), key=abs)
-    turned = e.geometry("angle", "LP", counts=converges)
+    turned = e.geometry("angle", "LP", counts=functools.partial(converges, e.study))
     angle = max(turned.means([plr for plr, flr in changes if flr == e.flrs[0]]))
     return abs(largest) <= 0.5 and angle <= 0.1, {"largest change": largest, "largest angle(L, PT)": angle}
 
@@ -160,7 +163,7 @@ def change_of_converged(study):
 
     def value(run, index):
         parent = study.parent(run)
-        if parent is None or not converges(parent, index):
+        if parent is None or not converges(study, parent, index):
             return None
         return accuracy(run, index) - accuracy(parent, index)
 

@@ -55,6 +55,11 @@ class Evidence:
         if self.study.network["task"] != task:
             raise NotMeasurable(f"is about {TASKS[task]}")
 
+    def need_convergence(self):
+        """Raise NotMeasurable where regime 1 is not that of runs that have converged, see regimes.converges()."""
+        if self.study.network["converged"] is None:
+            raise NotMeasurable("is about runs that have converged, which those of this network never do")
+
     def values(self, stage, value, *later_lrs):
         """Values as Study.by_plr() gives, but for those that are not finite, of members that diverged."""
         by_plr = self.study.by_plr(stage, value, *later_lrs)
@@ -68,12 +73,19 @@ class Evidence:
         return Values({plr: 100 * array for plr, array in self.values(stage, value, *later_lrs).items()})
 
     def regime(self, name):
-        """The PLRs of regime `1`, `2`, `2A`, `2B` or `3`. Raises NotMeasurable where its ends were not."""
+        """The PLRs of regime `1`, `2`, `2A`, `2B` or `3`. Raises NotMeasurable where its ends were not, or there is none.
+
+        Of networks that do not diverge there is no regime 3, and regime 2 reaches to the end of the grid.
+        """
+        diverges = self.study.network["diverges"]
+        if name == "3" and not diverges:
+            raise NotMeasurable("regime 3: this network has none, as it does not diverge")
+        end_of_2 = "b23" if diverges else None
         low, high = {
             "1": (None, "b12"),
-            "2": ("b12", "b23"),
+            "2": ("b12", end_of_2),
             "2A": ("b12", "b2AB"),
-            "2B": ("b2AB", "b23"),
+            "2B": ("b2AB", end_of_2),
             "3": ("b23", None),
         }[name]
         for end in (low, high):
