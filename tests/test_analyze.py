@@ -167,6 +167,7 @@ def test_worse_means_more_than_1_pp_and_more_than_two_standard_errors():
         ((3, 1, 2, 0.5, 9), 1e-1),  # whatever lies below it
         ((3, 1, 1, 2, 9), 1e-3),
         ((3, 2, None, 4, 9), 1e-3),  # not finite
+        ((None, 2, 1, 3, 9), 1e-2),
         ((3, 2, -np.inf, 4, 9), 1e-3),
         ((5, 4, 3, 2, 1), None),  # a larger PLR may be faster
         ((1, 2, 3, 4, 5), None),  # a smaller one may be

@@ -94,6 +94,7 @@ def part_of_loss_that_stays(run, index):
     "R3",
     "section 3, figure 1",
     "in regime 3 test accuracy is within 1 pp of chance, train loss within a factor 2 of its initial value",
+    kinds=["ticks", "scale-invariant"],
 )
 def regime_3_is_at_chance(e):
     plrs = e.regime("3")
