@@ -232,13 +232,11 @@ def flrs_part_in_2b(e):
     "1.5 pp, the lowest more by over 1.5 pp, and every FLR less at its best than at its best from 2A",
 )
 def regime_3_is_like_scratch(e):
-    low, high = e.flrs[0], e.flrs[-1]
+    plrs, low, high = e.regime("3"), e.flrs[0], e.flrs[-1]
     scratch_low, scratch_high = e.pretrained.means([low, high])
-    above_low = np.mean(e.finetuned[low].means(e.regime("3"))) - scratch_low
-    above_high = np.mean(e.finetuned[high].means(e.regime("3"))) - scratch_high
-    below_2a = min(
-        max(curve.means(e.regime("2A"))) - max(curve.means(e.regime("3"))) for curve in e.finetuned.values()
-    )
+    above_low = np.mean(e.finetuned[low].means(plrs)) - scratch_low
+    above_high = np.mean(e.finetuned[high].means(plrs)) - scratch_high
+    below_2a = min(max(curve.means(e.regime("2A"))) - max(curve.means(plrs)) for curve in e.finetuned.values())
     measured = {"lowest FLR - scratch": above_low, "highest FLR - scratch": above_high}
     measured["least lead of 2A at an FLR"] = below_2a
     return abs(above_high) <= 1.5 and above_low > 1.5 and below_2a > 0, measured
@@ -341,10 +339,10 @@ def averaging_helps_in_2a(e):
     "the next smaller K; in regime 3 SWA is within 1 pp of chance",
 )
 def averaging_fails_in_2b(e):
-    plrs, windows = e.regime("2B"), e.windows
+    beyond, plrs, windows = e.regime("3"), e.regime("2B"), e.windows
     largest, next_smaller = (e.averaged[window].means(plrs) for window in (windows[-1], windows[-2]))
     trend, gain = spearman(plrs, largest), largest[-1] - next_smaller[-1]
-    regime_3 = max(max(abs(e.averaged[window].means(e.regime("3")) - e.chance)) for window in windows)
+    regime_3 = max(max(abs(e.averaged[window].means(beyond) - e.chance)) for window in windows)
     measured = {"rank correlation": trend, "gain of the largest K at its end": gain}
     measured["regime 3: farthest from chance"] = regime_3
     return trend <= -0.9 and gain < 1 and regime_3 <= 1, measured
