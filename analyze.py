@@ -16,23 +16,22 @@ nothing but a figure's own JSON.
 
 import argparse
 import functools
+import re
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from matplotlib import pyplot as plt
 
 import models
 from data import bands, images, ticks
-from data.analysis import drawing, series
 from data.analysis.claims import judge, verdict_line
-from data.analysis.regimes import convergence_bracket, measure_regimes
+from data.analysis.figures import FIGURES, draw_figure, figure_numbers, fitting_figures, refuse_unfit_figures
+from data.analysis.regimes import boundary_lines, convergence_bracket, measure_regimes
 from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW, Study
 from data.commandline import BadInput, Parser, Progress, Refused, lr_name, positive_float, positive_int
 from data.commandline import run as run_script
 from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, use_precision
-from data.files import read_json, write_json
-from data.runs import bands_name, find_runs, geometry_name, loss_name, sharpness_name
+from data.files import write_json
+from data.runs import bands_name, find_runs, geometry_name, loss_name, low_ends_name, sharpness_name
 from data.seeds import generator, init_seed
 from models import curvature, mlp
 from models.batchnorm import REESTIMATION_BATCH
@@ -161,14 +160,34 @@ def measure_bands(evaluator, run, sets):
     """
     name = solution_name(run)
     evaluator.load(run.weights(name))
-    size = EVALUATION_BATCH[evaluator.device.type]
-    accuracy = {}
-    for band in (bands.FULL, *sets.limits):
-        if sets.normalisation == bands.REESTIMATE:
-            evaluator.reestimate(sets.batches(band, "train", REESTIMATION_BATCH))
-        accuracy[band] = [evaluator.evaluate(sets.batches(band, "test", size))[1]]
+    accuracy = {band: [band_accuracy(evaluator, sets, band)] for band in (bands.FULL, *sets.limits)}
     measured = {"solution": name, "normalisation": sets.normalisation, "limits": sets.limits, "accuracy": accuracy}
     run.write_measurement(bands_name(sets.normalisation), measured)
+
+
+def measure_low_ends(evaluator, run, sets):
+    """Test accuracies of the end of a run on the bands of bands.low_end_limits() (figure 25): low-ends-*.json.
+
+    They are fractions, {band: {end of the low band: [member]}}, and limits likewise {band: {end: [lowest, highest]}}.
+    """
+    evaluator.load(run.weights())
+    ends = sorted({end for _, end in sets.limits})
+
+    def by_end(value):
+        return {band: {end: value((band, end)) for end in ends} for band in bands.BESIDE_LOW_END}
+
+    measured = {"solution": "checkpoint", "normalisation": sets.normalisation, "low_ends": ends}
+    measured["limits"] = by_end(sets.limits.get)
+    measured["accuracy"] = by_end(lambda key: [band_accuracy(evaluator, sets, key)])
+    run.write_measurement(low_ends_name(sets.normalisation), measured)
+
+
+def band_accuracy(evaluator, sets, band):
+    """Test accuracy of the solution that an Evaluator holds on a band of BandSets; `full`: on the images themselves."""
+    if sets.normalisation == bands.REESTIMATE:
+        evaluator.reestimate(sets.batches(band, "train", REESTIMATION_BATCH))
+    size = EVALUATION_BATCH[evaluator.device.type]
+    return evaluator.evaluate(sets.batches(band, "test", size))[1]
 
 
 def measure_band_images(run, image_set):
@@ -200,7 +219,7 @@ def measure_norms(run):
     run.write_measurement("norms", solutions | {name: [relative_filter_norms(kernels)]})
 
 
-def measure_sharpness(evaluator, image_set, run, level, most, probes):
+def measure_sharpness(evaluator, image_set, level, most, probes, run):
     """How sharp the solution is that was kept where the train loss crossed a level: sharpness-loss-<level>.json.
 
     Numbers are those of curvature.sharpness(), [member], its curvature that of the first training images, `most` at
@@ -224,67 +243,6 @@ def measure_sharpness(evaluator, image_set, run, level, most, probes):
     )
 
 
-# ------------------------------------------------------------------------------------------------------ the figures
-
-
-class Figure(NamedTuple):
-    """A figure of the paper."""
-
-    task: str  # of the experiments that it is about: `images` or `ticks`
-    series: object  # function of a study that gathers the numbers behind it
-    draw: object  # function of such numbers
-    several: bool = False  # whether it compares experiments, in a row each
-
-
-FIGURES = {
-    1: Figure("images", series.regime_numbers, drawing.draw_regime_curve),
-    2: Figure("images", series.accuracy_numbers, drawing.draw_accuracy_panels),
-    3: Figure("images", series.geometry_numbers, drawing.draw_geometry_panels),
-    4: Figure("ticks", series.tick_numbers, drawing.draw_ticks),
-    5: Figure("ticks", series.feature_numbers, drawing.draw_feature_panels),
-    6: Figure("images", series.band_image_numbers, drawing.draw_band_images),
-    7: Figure("images", series.band_numbers, drawing.draw_band_panels),
-    9: Figure("images", series.band_image_numbers, functools.partial(drawing.draw_band_images, spectra=True)),
-    10: Figure("images", series.accuracy_numbers, drawing.draw_accuracy_rows, several=True),
-    11: Figure("images", series.boundary_numbers, drawing.draw_boundary),
-    12: Figure("images", series.two_stage_numbers, drawing.draw_two_stage_bars),
-    13: Figure("images", series.norm_numbers, drawing.draw_norm_histograms),
-    14: Figure("images", series.geometry_numbers, drawing.draw_geometry_rows, several=True),
-    15: Figure("ticks", series.tick_accuracy_numbers, drawing.draw_accuracy_panels),
-    16: Figure("ticks", series.geometry_numbers, drawing.draw_geometry_panels),
-    17: Figure("ticks", series.all_feature_numbers, functools.partial(drawing.draw_feature_panels, shaded=True)),
-    18: Figure("images", series.all_band_numbers, drawing.draw_band_rows, several=True),
-    26: Figure("images", series.sharpness_numbers, drawing.draw_sharpness),
-}
-
-
-def figure_numbers(number, studies):
-    """The numbers of a figure, of one study or of several, compared. Raises BadInput where they are not there."""
-    figure = FIGURES[number]
-    rows = [
-        {"experiment": study.settings, "lr_label": study.network["lr_label"]} | figure.series(study)
-        for study in studies
-    ]
-    return {"figure": number, "accuracies": "percent"} | ({"rows": rows} if figure.several else rows[0])
-
-
-def draw_figure(path):
-    """Draw figureNN.pdf and .png beside figureNN.json. Raises BadInput."""
-    numbers = read_json(path)
-    number = numbers.get("figure") if isinstance(numbers, dict) else None
-    if not isinstance(number, int) or number not in FIGURES:
-        raise BadInput(f"{path}: holds no figure's numbers; give a figureNN.json that analyze.py figures wrote")
-    with plt.rc_context(drawing.STYLE):
-        try:
-            figure = FIGURES[number].draw(numbers)
-        except KeyError as key:
-            raise BadInput(f"{path}: lacks {key}; write it again with analyze.py figures") from None
-        for suffix, options in ((".pdf", {"metadata": {"CreationDate": None}}), (".png", {"dpi": 200})):
-            figure.savefig(path.with_suffix(suffix), **options)
-        plt.close(figure)
-    print(f"{path.with_suffix('.pdf')}")
-
-
 # --------------------------------------------------------------------------------------------------- the command line
 
 
@@ -304,10 +262,17 @@ def main():
         "--normalisation",
         nargs="+",
         choices=bands.NORMALISATIONS,
-        default=[bands.DEFAULT_NORMALISATION],
         help="of band images: keep (the published rule: only those with the zero frequency are normalised), std "
         "(others are divided by the standard deviation of whole images), band (standardised, each by its own moments), "
-        "reestimate (as keep, with batch-norm statistics of training images treated alike)",
+        "reestimate (as keep, with batch-norm statistics of training images treated alike; the default of networks with "
+        "such statistics, keep is that of others)",
+    )
+    band.add_argument(
+        "--low-ends",
+        type=positive_int,
+        nargs="+",
+        help="where else the low band is to end and the mid band to begin, in |kx| + |ky|, for fine-tuning at the lowest "
+        "FLR (figure 25 of the paper: 4 6 8 10 12 16 at 32 pixels, our choice)",
     )
 
     norms = commands.add_parser("norms", help="measure the filter norms of runs on images")
@@ -401,11 +366,9 @@ def features_command(args):
     sets = [ticks.single_feature_set(feature) for feature in range(ticks.FEATURES)]
     inputs, labels = (torch.cat(parts) for parts in zip(*sets))
 
-    def measure(run, advance):
-        measure_features(run, inputs, labels)
-        advance()
-
-    measure_each("features", missing("features", runs, "features"), measure)
+    measure_each(
+        "features", missing("features", runs, "features"), lambda run: measure_features(run, inputs, labels)
+    )
 
 
 def geometry_command(args):
@@ -456,7 +419,7 @@ def missing(title, runs, name):
 
 
 def measure_each(title, runs, measure, points=1):
-    """Call measure(run, advance) for every run; it calls advance() for each of its points.
+    """Call measure(run) for every run; or measure(run, advance), which calls advance() for each of several points.
 
     What a run lacks for it is printed. Runs whose folder another process holds are skipped, too; raises Refused then.
     """
@@ -471,7 +434,11 @@ def measure_each(title, runs, measure, points=1):
 
             done = number * points
             try:
-                measure(run, advance)
+                if points > 1:
+                    measure(run, advance)
+                else:
+                    measure(run)
+                    advance()
             except BadInput as error:
                 print(f"skipped: {error}")
             except Refused as error:
@@ -491,7 +458,7 @@ def image_study(folder):
 
 
 def solutions_shown(study):
-    """The runs whose solutions figures 7, 13 and 18 show: pre-trainings, SWA, and the lowest and the highest FLR."""
+    """The runs whose solutions figures of bands and of norms show: pre-trainings, SWA, and the lowest and the highest FLR."""
     flrs = study.flrs()
     return study.of_stage("pretrain") + study.of_stage("swa") + fine_tuned(study, flrs[:1] + flrs[-1:])
 
@@ -504,31 +471,43 @@ def fine_tuned(study, flrs):
 def bands_command(args):
     study = image_study(args.folder)
     shown, first = solutions_shown(study), study.of_stage("pretrain")[0]
-    unmeasured = {name: missing(f"bands, {name}", shown, bands_name(name)) for name in args.normalisation}
+    normalisations = args.normalisation or [bands.default_normalisation(study.network)]
+    if bands.REESTIMATE in normalisations and not study.network["barrier"]["batch_norm"]:
+        raise BadInput(
+            f"--normalisation {bands.REESTIMATE}: this network has no batch-norm statistics; use {bands.KEEP}"
+        )
+    unmeasured = {name: missing(f"bands, {name}", shown, bands_name(name)) for name in normalisations}
+    of_low_ends = {name: without_low_ends(study, name, args.low_ends) for name in normalisations if args.low_ends}
     images_missing = first.measurement("band-images") is None
-    if not images_missing and not any(unmeasured.values()):
+    if not images_missing and not any((*unmeasured.values(), *of_low_ends.values())):
         return
     device = device_of(args.device)
     evaluator, image_set = evaluator_of(first, device), image_set_of(first, device, args.data_file)
+    size = image_set.train_images.shape[-1]
+    work = [("bands", measure_bands, unmeasured, bands.bands(size))]
+    if args.low_ends:
+        work.append(("low ends", measure_low_ends, of_low_ends, bands.low_end_limits(size, args.low_ends)))
     if images_missing:
         measure_band_images(first, image_set)
-    for normalisation, runs in unmeasured.items():
-        if runs:
-            sets = bands.BandSets(image_set, normalisation)
+    for title, measure, missing_by, limits in work:
+        for normalisation, runs in missing_by.items():
+            if runs:
+                sets = bands.BandSets(image_set, normalisation, limits)
+                measure_each(f"{title}, {normalisation}", runs, lambda run: measure(evaluator, run, sets))
 
-            def measure(run, advance):
-                measure_bands(evaluator, run, sets)
-                advance()
 
-            measure_each(f"bands, {normalisation}", runs, measure)
+def without_low_ends(study, normalisation, ends):
+    """The runs fine-tuned at the lowest FLR that --low-ends is to measure yet."""
+    runs, name = fine_tuned(study, study.flrs()[:1]), low_ends_name(normalisation)
+    refuse_others(runs, name, {"--low-ends": ("low_ends", sorted({*ends}))})
+    if runs:
+        return missing(f"low ends, {normalisation}", runs, name)
+    print(f"low ends, {normalisation}: nothing to measure: {study.folder} holds no fine-tuning")
+    return []
 
 
 def norms_command(args):
-    def measure(run, advance):
-        measure_norms(run)
-        advance()
-
-    measure_each("norms", missing("norms", solutions_shown(image_study(args.folder)), "norms"), measure)
+    measure_each("norms", missing("norms", solutions_shown(image_study(args.folder)), "norms"), measure_norms)
 
 
 def sharpness_command(args):
@@ -536,8 +515,9 @@ def sharpness_command(args):
     compared, unmeasured = study.of_stage("pretrain") + fine_tuned(study, study.flrs()), {}
     for level in args.level:
         title, runs = f"sharpness at {level:g}", [run for run in compared if run.has_weights(loss_name(level))]
-        for run in runs:
-            refuse_other_sharpness(run, level, args)
+        refuse_others(
+            runs, sharpness_name(level), {"--images": ("most", args.images), "--probes": ("probes", args.probes)}
+        )
         if runs:
             unmeasured[level] = missing(title, runs, sharpness_name(level))
         else:
@@ -550,30 +530,30 @@ def sharpness_command(args):
     device = device_of(args.device)
     evaluator, image_set = evaluator_of(compared[0], device), image_set_of(compared[0], device, args.data_file)
     for level, runs in unmeasured.items():
-
-        def measure(run, advance):
-            measure_sharpness(evaluator, image_set, run, level, args.images, args.probes)
-            advance()
-
+        measure = functools.partial(measure_sharpness, evaluator, image_set, level, args.images, args.probes)
         measure_each(f"sharpness at {level:g}", runs, measure)
 
 
-def refuse_other_sharpness(run, level, args):
-    """Raise Refused where a run's sharpness was measured with other options: they would mix in one figure."""
-    measured = run.measurement(sharpness_name(level))
-    options = {"most": args.images, "probes": args.probes}
-    if measured and any(measured[name] != value for name, value in options.items()):
-        raise Refused(
-            f"{run.path}: its sharpness was measured with --images {measured['most']} --probes {measured['probes']}; "
-            f"use these, or remove {sharpness_name(level)}.json everywhere"
-        )
+def refuse_others(runs, name, options):
+    """Raise Refused where a measurement of a run was made with other options: they would mix in one figure.
+
+    options: {flag: (key in the measurement, number or list)}.
+    """
+    for run in runs:
+        measured = run.measurement(name)
+        if measured and any(measured[key] != value for key, value in options.values()):
+            made = " ".join(f"{flag} {measured[key]}" for flag, (key, _) in options.items())
+            raise Refused(
+                f"{run.path}: {name} was measured with {re.sub('[][,]', '', made)}; use these, or remove {name}.json "
+                f"everywhere"
+            )
 
 
 def claims_command(args):
     study = Study(args.folder)
     report_incomplete(study)
     regimes, verdicts = measure_regimes(study), judge(study)
-    print_regimes(regimes)
+    print(*boundary_lines(study), sep="\n")
     for verdict in verdicts:
         print(verdict_line(verdict))
     if args.json:
@@ -593,7 +573,7 @@ def figures_command(args):
         refuse_unfit_figures(args.only, studies)
     args.out.mkdir(parents=True, exist_ok=True)
     for study in studies:
-        print_regimes(measure_regimes(study))
+        print(*boundary_lines(study), sep="\n")
     for number in wanted:
         try:
             numbers = figure_numbers(number, studies)
@@ -607,39 +587,9 @@ def figures_command(args):
         draw_figure(path)
 
 
-def fitting_figures(studies):
-    """The numbers of the figures about one experiment, or about several, on its task. Raises BadInput where none is."""
-    tasks, several = {study.network["task"] for study in studies}, len(studies) > 1
-    fitting = [
-        number for number, figure in FIGURES.items() if {figure.task} == tasks and figure.several == several
-    ]
-    if not fitting:
-        raise BadInput(f"{studies[0].folder} and others: no figure compares such experiments; give one folder")
-    return fitting
-
-
-def refuse_unfit_figures(numbers, studies):
-    """Raise BadInput for a figure about another task than a study's, or about one experiment of several."""
-    for number in numbers:
-        for study in studies:
-            if FIGURES[number].task != study.network["task"]:
-                raise BadInput(
-                    f"--only {number}: is not about {study.network['task']}, which {study.folder} holds runs on"
-                )
-        if len(studies) > 1 and not FIGURES[number].several:
-            raise BadInput(f"--only {number}: is about one experiment; give one folder")
-
-
 def report_incomplete(study):
     if study.incomplete:
         print(f"{study.folder}: {study.incomplete} runs are not complete and are skipped")
-
-
-def print_regimes(regimes):
-    for name, title in (("b12", "1|2"), ("b2AB", "2A|2B"), ("b23", "2|3")):
-        place = regimes[name]
-        found = f"between {place['last']:.4g} and {place['next']:.4g}" if place else "not bracketed by these runs"
-        print(f"boundary {title}: {found}")
 
 
 def draw_command(args):

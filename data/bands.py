@@ -6,6 +6,7 @@ The distance of a coefficient of the two-dimensional discrete Fourier transform 
 
 import torch
 
+from data.commandline import BadInput
 from data.images import MEAN, STD, batches
 
 FULL, BACKGROUND = "full", "background"
@@ -13,8 +14,7 @@ FULL, BACKGROUND = "full", "background"
 # they still hold the zero frequency, and not at all where they do not.
 KEEP, DIVIDE, STANDARDISE, REESTIMATE = "keep", "std", "band", "reestimate"
 NORMALISATIONS = (KEEP, DIVIDE, STANDARDISE, REESTIMATE)
-# Of convolutional networks: with the running statistics of whole images they know next to nothing in a band (README).
-DEFAULT_NORMALISATION = REESTIMATE
+BESIDE_LOW_END = ("low", "mid")  # the bands that meet where the low one ends
 
 
 def bands(size):
@@ -30,6 +30,29 @@ def bands(size):
     scaled = {name: (begin + 1, ends[name]) for name, begin in zip(("low", "mid", "high"), ends.values())}
     unscaled = {f"{name}-32": limits for name, limits in paper.items() if name != BACKGROUND and limits[1] <= size}
     return {BACKGROUND: (0, 0)} | scaled | unscaled
+
+
+def default_normalisation(network):
+    """How band images are normalised unless another way is asked for; network: what Run.network says of it.
+
+    With the running batch-norm statistics of whole images networks know next to nothing in a band (README), so these
+    are re-estimated. Networks without such statistics see band images by the paper's rule.
+    """
+    return REESTIMATE if network["barrier"]["batch_norm"] else KEEP
+
+
+def low_end_limits(size, ends):
+    """{(band, end): (lowest, highest distance)} of the low and the mid band if the low one ends elsewhere (figure 25).
+
+    Raises BadInput for an end at which no mid band would be left.
+    """
+    end_of_mid = bands(size)["mid"][1]
+    if max(ends) >= end_of_mid:
+        raise BadInput(
+            f"--low-ends {max(ends)}: the mid band of images of {size} pixels ends at {end_of_mid}; give ends below that"
+        )
+    low, mid = BESIDE_LOW_END
+    return {(low, end): (1, end) for end in ends} | {(mid, end): (end + 1, end_of_mid) for end in ends}
 
 
 def distances(size):
@@ -81,11 +104,13 @@ def normalise_band(images, limits, normalisation, moments):
 
 
 class BandSets:
-    """The images of an experiment by frequency band, each as float32 [N, C, S, S], normalised in one of the ways."""
+    """The images of an experiment by frequency band, each as float32 [N, C, S, S], normalised in one of the ways.
 
-    def __init__(self, image_set, normalisation):
-        self.image_set, self.normalisation = image_set, normalisation
-        self.limits = bands(image_set.train_images.shape[-1])
+    limits: {name: (lowest, highest distance)} of the bands.
+    """
+
+    def __init__(self, image_set, normalisation, limits):
+        self.image_set, self.normalisation, self.limits = image_set, normalisation, limits
         self.moments = {
             name: channel_moments(image_set.train_images, limits) if normalisation == STANDARDISE else None
             for name, limits in self.limits.items()

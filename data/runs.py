@@ -12,6 +12,7 @@ This is the only file that names files inside a run folder:
     geometry-*.json angles and error barriers between the solutions that continue the run, measured by analyze.py
     band-images.json an image and its frequency bands, as numbers
     bands-*.json    accuracies on frequency bands, one file for each way to normalise them, measured by analyze.py
+    low-ends-*.json the same on the low and the mid band, with other ends of the low one
     norms.json      norms of filters, measured by analyze.py
     sharpness-*.json gradient norm and curvature of the weights loss-L.pt, measured by analyze.py
     lock            held by the live process that works on the folder
@@ -172,6 +173,11 @@ def geometry_name(low, high):
 def bands_name(normalisation):
     """The name of measured accuracies on frequency bands, normalised in one of the ways of data/bands.py."""
     return f"bands-{normalisation}"
+
+
+def low_ends_name(normalisation):
+    """The name of measured accuracies on the low and the mid band for other ends of the low one."""
+    return f"low-ends-{normalisation}"
 
 
 def sharpness_name(level):

@@ -14,6 +14,7 @@ import torch
 import analyze
 from data import ticks
 from data.analysis import drawing, regimes, series
+from data.analysis.evidence import Evidence, NotMeasurable
 from data.analysis.regimes import convergence_bracket, convergence_level, is_worse, measure_regimes
 from data.analysis.study import LENGTHS, Study, at_convergence, final
 from data.commandline import BadInput, lr_name
@@ -73,6 +74,12 @@ def write_study(
         swa = {"window": [2, 5], "test_accuracy": [[accuracy], [accuracy + 0.01]]}
         name = f"swa/{plr}"
         write_run(folder / name, "swa", [{"lrs": [plr], "seed": 1}], settings | {"windows": [2, 5]}, swa=swa)
+
+
+def set_network(folder, **facts):
+    """Say something of the network of all runs, beside what runs tell that were made before runs said so."""
+    for path in folder.rglob("config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"network": facts}))
 
 
 def command(monkeypatch, *arguments):
@@ -148,6 +155,85 @@ def test_worse_means_more_than_1_pp_and_more_than_two_standard_errors():
     # Variance 0.0002 of four runs each: the standard error of the difference is 1 pp.
     four = np.array([-0.01, -0.01, 0.01, 0.01]) * np.sqrt(1.5)
     assert is_worse(0.5 + four, 0.5201 + four) and not is_worse(0.5 + four, 0.5199 + four)
+
+
+# Networks that reach no train accuracy at which they would have converged, and ones that do not diverge
+
+
+@pytest.mark.parametrize(
+    "loss, last",
+    [
+        ((3, 2, 1, 2, 9), 1e-2),
+        ((3, 1, 2, 0.5, 9), 1e-1),  # whatever lies below it
+        ((3, 1, 1, 2, 9), 1e-3),
+        ((3, 2, None, 4, 9), 1e-3),  # not finite
+        ((None, 2, 1, 3, 9), 1e-2),
+        ((3, 2, -np.inf, 4, 9), 1e-3),
+        ((5, 4, 3, 2, 1), None),  # a larger PLR may be faster
+        ((1, 2, 3, 4, 5), None),  # a smaller one may be
+        ((None,) * 5, None),
+    ],
+)
+def test_without_an_accuracy_of_convergence_regime_1_ends_at_the_lowest_train_loss(
+    tmp_path, monkeypatch, capsys, loss, last
+):
+    write_study(tmp_path / "runs", train=(0.9, 1, 0.8, 0.5, 0.1), loss=loss)
+    set_network(tmp_path / "runs", converged=None)
+    study = Study(tmp_path / "runs")
+    found = measure_regimes(study)["b12"]
+    if last is None:
+        assert found is None
+        with pytest.raises(BadInput, match="add some with smaller or larger learning rates"):
+            convergence_bracket(study, refined=False)
+        return
+    above = PLRS[PLRS.index(last) + 1]
+    assert found == {"last": last, "next": above}
+    assert regimes.converging_plrs(study) == [plr for plr in PLRS if plr <= last]
+    assert {run.members[0]["lrs"][0]: regimes.converges(study, run, 0) for run in study.of_stage("pretrain")} == {
+        plr: plr <= last for plr in PLRS
+    }
+    command(monkeypatch, "boundary", tmp_path / "runs")
+    assert capsys.readouterr().out == f"{lr_name(last)} {lr_name(above)}\n"
+
+
+def test_that_train_loss_is_a_mean_over_runs_and_the_last_tenth(tmp_path):
+    late = {1e-3: [(2.5, 2.5)] * 2, 1e-2: [(0.5, 1.5), (3, 3)], 1e-1: [(1.8, 2.0), (2.0, 1.8)], 1.0: [(5, 5)] * 2}
+    members = [{"lrs": [plr], "seed": seed} for plr in late for seed in (0, 1)]
+    losses = [[10] + [0.1 if plr == 1e-2 else 7] * 18 + list(of_seed) for plr in late for of_seed in late[plr]]
+    write_run(tmp_path / "a", "pretrain", members, IMAGES, train_loss=losses, test_accuracy=[0.5] * 8)
+    set_network(tmp_path, converged=None)
+    assert measure_regimes(Study(tmp_path))["b12"] == {"last": 1e-1, "next": 1.0}
+
+
+def test_regime_2_of_a_network_that_does_not_diverge_has_no_end(tmp_path, monkeypatch, capsys):
+    study = tmp_path / "runs"
+    write_study(study, loss=(0.1, 0.1, 1, 2, 9))
+    set_network(study, diverges=False)
+    assert measure_regimes(Study(study)) == {
+        "b12": {"last": 1e-3, "next": 1e-2},
+        "b2AB": {"last": 1e-2, "next": 1e-1},
+        "b23": None,
+    }
+    evidence = Evidence(Study(study))
+    assert {name: evidence.regime(name) for name in ("1", "2", "2A", "2B")} == {
+        "1": [1e-4, 1e-3],
+        "2": [1e-2, 1e-1, 1.0],
+        "2A": [1e-2],
+        "2B": [1e-1, 1.0],
+    }
+    with pytest.raises(NotMeasurable, match="regime 3: this network has none"):
+        evidence.regime("3")
+    command(monkeypatch, "claims", study)
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "boundary 1|2: between 0.001 and 0.01",
+        "boundary 2A|2B: between 0.01 and 0.1",
+        "boundary 2|3: none, as this network does not diverge",
+    ]
+
+
+def test_a_boundary_that_the_grid_does_not_bracket_is_said_to_be_there(tmp_path):
+    write_study(tmp_path, test=(0.5, 0.6, 0.4, 0.2, 0.12))
+    assert regimes.boundary_lines(Study(tmp_path))[-1] == "boundary 2|3: not bracketed by these runs"
 
 
 # Runs that train until they converge
@@ -331,9 +417,7 @@ def test_convergence_is_the_late_mean_of_train_accuracy(metrics):
 
 
 def test_the_train_accuracy_of_convergence_is_that_of_the_network(study):
-    network = json.loads(json.dumps(Study(study).network)) | {"converged": 0.75}
-    for path in study.rglob("config.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"network": network}))
+    set_network(study, converged=0.75)
     assert measure_regimes(Study(study))["b12"] == {
         "last": 1e-2,
         "next": 1e-1,
@@ -399,6 +483,15 @@ def test_boundaries_are_drawn_dashed_and_dotted_on_a_log_axis(study):
         assert [style for _, style in places] == ["--", ":", "--"]
         assert [place for place, _ in places] == pytest.approx([10**-2.5, 10**-1.5, 10**-0.5])
         assert [text.get_text() for text in axes.texts] == ["1", "2A", "2B", "3"]
+
+
+def test_2b_reaches_to_the_end_where_there_is_no_regime_3(study):
+    set_network(study, diverges=False)
+    for axes in draw_figure_2(study).axes:
+        lines = [line.get_linestyle() for line in axes.lines if len(line.get_xdata()) == 2]
+        assert sorted(lines) == ["--", ":"]
+        assert [text.get_text() for text in axes.texts] == ["1", "2A", "2B"]
+        assert axes.texts[-1].xy[0] == pytest.approx(np.sqrt(10**-1.5 * axes.get_xlim()[1]))
 
 
 def test_no_line_is_drawn_where_the_grid_does_not_bracket_the_boundary(tmp_path):

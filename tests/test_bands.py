@@ -14,9 +14,12 @@ from data.bands import (
     band_images,
     bands,
     channel_moments,
+    default_normalisation,
     distances,
+    low_end_limits,
     normalise_band,
 )
+from data.commandline import BadInput
 
 SIZES = [8, 16, 32, 48, 64]
 PARTITION = [BACKGROUND, "low", "mid", "high"]
@@ -76,6 +79,22 @@ def test_bands_of_other_sizes(size, low, mid, high, unscaled):
     expected = {"background": (0, 0), "low": (1, low), "mid": (low + 1, mid), "high": (mid + 1, high)}
     papers = {"low-32": (1, 8), "mid-32": (9, 24), "high-32": (25, 32)}
     assert bands(size) == expected | {name: papers[name] for name in unscaled or papers}
+
+
+def test_the_low_band_may_end_elsewhere():
+    limits = low_end_limits(32, [4, 16])
+    assert limits == {("low", 4): (1, 4), ("mid", 4): (5, 24), ("low", 16): (1, 16), ("mid", 16): (17, 24)}
+    assert low_end_limits(32, [8]) == {(band, 8): bands(32)[band] for band in ("low", "mid")}
+    assert low_end_limits(64, [47])["mid", 47] == (48, 48)
+    with pytest.raises(BadInput, match="--low-ends 48: the mid band of images of 64 pixels ends at 48"):
+        low_end_limits(64, [8, 48])
+
+
+def test_batch_norm_statistics_are_reestimated_where_there_are_some():
+    assert [default_normalisation({"barrier": {"batch_norm": some}}) for some in (True, False)] == [
+        REESTIMATE,
+        KEEP,
+    ]
 
 
 @pytest.mark.parametrize("size", SIZES + [15])

@@ -7,9 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
-from test_analyze import EPOCHS, IMAGES, TICKS, command, write_run, write_study
+from test_analyze import EPOCHS, IMAGES, TICKS, command, set_network, write_run, write_study
 
+import models
 from data.analysis.claims import CLAIMS, judge
+from data.analysis.evidence import KINDS
+from data.analysis.figures import FIGURES
 from data.analysis.regimes import measure_regimes
 from data.analysis.study import Study
 from data.files import write_json
@@ -137,7 +140,7 @@ def verdicts(folder):
     return {verdict["claim"]: verdict for verdict in judge(Study(folder))}
 
 
-UNMEASURED = {"G5", "Z3", "Z4", "Z5"}  # in any study
+OF_PRACTICAL = {"G5", "Z3", "Z4", "Z5"}  # networks
 OF_IMAGES = {"R5", "F7", "Z1", "Z2", "H1", "H2"}
 
 
@@ -145,7 +148,7 @@ def test_every_measurable_claim_holds_in_the_ideal_study(tmp_path):
     write_ideal(tmp_path)
     found = verdicts(tmp_path)
     missing = {name for name, verdict in found.items() if verdict["verdict"] == "not measurable"}
-    assert missing == UNMEASURED | OF_IMAGES
+    assert missing == OF_PRACTICAL | OF_IMAGES
     assert [name for name, verdict in found.items() if verdict["verdict"] == "does not hold"] == []
 
 
@@ -472,6 +475,224 @@ def test_what_is_missing_of_images_is_named(tmp_path, missing, unjudged, reason)
             assert found[name]["verdict"] == "not measurable" and reason in found[name]["missing"], found[name]
         else:
             assert found[name]["verdict"] == "holds", found[name]
+
+
+# Practical networks: nothing converges or diverges, two FLRs, one run per point
+
+NETWORKS = {
+    kind: {
+        "kind": kind,
+        "converged": None,
+        "diverges": False,
+        "barrier": {"batch_norm": kind == "convolutional", "floor": 0.01},
+    }
+    for kind in ("convolutional", "transformer")
+}
+PEAKS_IN_2A = [52, 54, 56, 58, 59, 60, 65, 64, 60, 58, 56, 54, 52, 51]
+PRACTICAL_IDEAL = {
+    "pretrained": [50 + index for index in range(6)] + [56, 55.5, 55, 54, 53, 52, 51, 50],
+    "late_loss": [6, 5, 4, 3, 2, 1, 1.5, 2, 3, 4, 5, 6, 7, 8],
+    "finetuned": [
+        [60, 61, 62, 63, 64, 65, 72, 71.5, 66, 64, 60, 58, 56, 54],
+        [60, 61, 62, 63, 64, 65, 72.5, 72, 69, 68, 66, 65, 64, 63],
+    ],
+    "averaged": [60, 61, 62, 63, 64, 65, 70, 69, 66, 64, 60, 58, 56, 54],
+    "angle": [0.9, 0.8, 0.5, 0.4, 0.3, 0.3, 0.2, 0.25, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0],
+    "train_barrier": [0.3, 0.2, 0, 0, 0, 0, 0.1, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.4],
+    "test_barrier": [0.1, 0.1, 0, 0, 0, 0, 0.05, 0.1, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3],
+    "bands": {
+        stage: {
+            "background": [57] * 13 + [41],
+            "low": [accuracy + 10 for accuracy in PEAKS_IN_2A],
+            "mid": [*PEAKS_IN_2A],
+            "high": [54, 46] * 7,
+        }
+        for stage in ("pretrain", "swa", 0, 1)  # numbers are those of FLRs
+    },
+    "low_ends": {end: {"low": [*PEAKS_IN_2A], "mid": [*PEAKS_IN_2A]} for end in (4, 16)},
+}
+PRACTICAL_FLRS = FLRS[::2]
+
+
+def write_practical_ideal(folder, kind, **changes):
+    ideal, settings = copy.deepcopy(PRACTICAL_IDEAL) | changes, IMAGES | {"classes": 2}
+    normalisation = "reestimate" if NETWORKS[kind]["barrier"]["batch_norm"] else "keep"
+
+    def write(path, stage, lrs, index, bands, **series):
+        own = settings | ({"windows": [5]} if stage == "swa" else {})
+        write_run(folder / path, stage, [{"lrs": [PLRS[index], *lrs], "seed": 1}], own, **series)
+        accuracies = {band: [curve[index] / 100] for band, curve in bands.items()}
+        write_json(folder / path / f"bands-{normalisation}.json", {"accuracy": accuracies})
+
+    for index in range(len(PLRS)):
+        series = {"train_loss": [[10] + [ideal["late_loss"][index]] * EPOCHS]}
+        series["test_accuracy"] = [ideal["pretrained"][index] / 100]
+        write(f"pretrain/{index}", "pretrain", [], index, ideal["bands"]["pretrain"], **series)
+        geometry = {
+            name: {"LH": [ideal[name][index]], "SH": [1.2], "SL": [1.2]}
+            for name in ("angle", "train_barrier", "test_barrier")
+        }
+        write_json(folder / f"pretrain/{index}" / f"{geometry_name(*PRACTICAL_FLRS)}.json", geometry)
+        swa = {"window": [5], "test_accuracy": [[ideal["averaged"][index] / 100]]}
+        write(f"swa/{index}", "swa", [], index, ideal["bands"]["swa"], swa=swa)
+        for number, (flr, curve) in enumerate(zip(PRACTICAL_FLRS, ideal["finetuned"])):
+            path, series = f"finetune/{index}-{number}", {"test_accuracy": [curve[index] / 100]}
+            write(path, "finetune", [flr], index, ideal["bands"][number], **series)
+        accuracies = {
+            band: {str(end): [curves[band][index] / 100] for end, curves in ideal["low_ends"].items()}
+            for band in ("low", "mid")
+        }
+        measured = {"low_ends": sorted(ideal["low_ends"]), "accuracy": accuracies}
+        write_json(folder / f"finetune/{index}-0/low-ends-{normalisation}.json", measured)
+    set_network(folder, **NETWORKS[kind])
+
+
+OF_KIND = {"convolutional": {"G5", "Z3"}, "transformer": {"G5", "Z4", "Z5"}}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_claims_of_practical_networks_hold_in_the_ideal_study(tmp_path, kind):
+    write_practical_ideal(tmp_path, kind)
+    assert measure_regimes(Study(tmp_path)) == {
+        "b12": {"last": PLRS[5], "next": PLRS[6]},
+        "b2AB": {"last": PLRS[7], "next": PLRS[8]},
+        "b23": None,
+    }
+    found = verdicts(tmp_path)
+    assert {name for name in OF_PRACTICAL if found[name]["verdict"] == "holds"} == OF_KIND[kind]
+    assert found["M1"]["verdict"] == found["F3"]["verdict"] == found["F4"]["verdict"] == "holds"
+    assert found["G5"]["measured"] == {
+        "largest barrier(L, H) in 2A": 0.1,
+        "elsewhere": 0.5,
+        "largest angle(L, H) in 2A": 0.25,
+        "at the smallest PLR": 0.9,
+        "at the largest": 1.0,
+    }
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_claims_that_are_not_about_practical_networks_say_what_they_are_about(tmp_path, kind):
+    write_practical_ideal(tmp_path, kind)
+    missing = {name: verdict.get("missing", "") for name, verdict in verdicts(tmp_path).items()}
+    about = {name: reason for name, reason in missing.items() if reason.startswith("is about")}
+    scale_invariant = dict.fromkeys(
+        ("R3", "G1", "G2", "G3", "G4"), "is about the synthetic study and scale-invariant networks on images"
+    )
+    scale_invariant |= dict.fromkeys(("Z1", "Z2", "H1", "H2"), "is about scale-invariant networks on images")
+    of_ticks = dict.fromkeys(("Y1", "Y2", "Y3", "Y4"), "is about the synthetic study")
+    other = {"Z4": "is about transformers", "Z5": "is about transformers"}
+    if kind == "transformer":
+        other = {"Z3": "is about practical convolutional networks"}
+    converged = {"F1": "is about runs that have converged, which those of this network never do"}
+    assert about == scale_invariant | of_ticks | other | converged
+    no_regime_3 = {
+        name for name, reason in missing.items() if reason.startswith("regime 3: this network has none")
+    }
+    assert no_regime_3 == {"F5", "F7", "W3"}
+
+
+def test_claims_about_practical_networks_say_so_of_others(tmp_path):
+    write_image_ideal(tmp_path)
+    found = verdicts(tmp_path)
+    assert {name: found[name]["missing"] for name in OF_PRACTICAL} == {
+        "G5": "is about practical convolutional networks and transformers",
+        "Z3": "is about practical convolutional networks",
+        "Z4": "is about transformers",
+        "Z5": "is about transformers",
+    }
+
+
+def changed_practical(name, *changes, keys=()):
+    """The ideal with {index: value} put into a curve, which lies in nested dictionaries under keys."""
+    whole = copy.deepcopy(PRACTICAL_IDEAL[name])
+    curve = whole
+    for key in keys:
+        curve = curve[key]
+    curve[:] = [dict(changes).get(index, value) for index, value in enumerate(curve)]
+    return {name: whole}
+
+
+PRACTICAL_STAGES = ("pretrain", "swa", 0)
+PRACTICAL_BREAKS = [
+    *(("G5", kind, changed_practical("train_barrier", (6, 0.11))) for kind in NETWORKS),
+    ("G5", "convolutional", changed_practical("test_barrier", (7, 0.2))),
+    ("G5", "convolutional", changed_practical("train_barrier", (12, 0.49))),
+    ("G5", "transformer", changed_practical("angle", (7, 0.95))),
+    ("G5", "transformer", changed_practical("angle", (0, 0.25))),
+    ("G5", "transformer", changed_practical("angle", (13, 0.25))),
+    *(
+        ("Z3", "convolutional", changed_practical("bands", change, keys=(stage, "mid")))
+        for stage in PRACTICAL_STAGES
+        for change in ((5, 66), (8, 66))
+    ),
+    *(
+        ("Z4", "transformer", changed_practical("bands", change, keys=(stage, band)))
+        for stage in PRACTICAL_STAGES
+        for band, change in [
+            ("low", (5, 76)),
+            ("mid", (8, 66)),
+            ("low", (7, 63)),  # below the mid band
+            ("mid", (7, 56)),  # below the background
+            ("high", (0, 55.5)),
+            ("high", (13, 44.5)),
+            ("background", (3, 60.5)),
+            ("background", (13, 39.5)),
+        ]
+    ),
+    *(
+        ("Z5", "transformer", changed_practical("low_ends", (index, 66), keys=(end, band)))
+        for end, band, index in [(4, "low", 0), (4, "mid", 9), (16, "low", 5), (16, "mid", 13)]
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "claim, kind, changes", PRACTICAL_BREAKS, ids=[f"{n}-{name}" for n, (name, *_) in enumerate(PRACTICAL_BREAKS)]
+)
+def test_a_claim_of_practical_networks_fails_where_the_runs_say_otherwise(tmp_path, claim, kind, changes):
+    write_practical_ideal(tmp_path, kind, **changes)
+    verdict = verdicts(tmp_path)[claim]
+    assert verdict["verdict"] == "does not hold", verdict
+
+
+def test_the_end_of_the_low_band_that_moves_a_peak_is_named(tmp_path):
+    write_practical_ideal(tmp_path, "transformer", **changed_practical("low_ends", (0, 66), keys=(16, "mid")))
+    measured = verdicts(tmp_path)["Z5"]["measured"]
+    assert measured == {"ends": "4, 16", "bands that peak outside 2A": "mid at 16"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        changed_practical("bands", (5, 90), keys=(1, "mid")),  # after the highest FLR
+        changed_practical("bands", (0, 60), keys=("pretrain", "background")),
+    ],
+)
+def test_what_claims_of_practical_networks_do_not_speak_of(tmp_path, changes):
+    for kind, names in OF_KIND.items():
+        write_practical_ideal(tmp_path / kind, kind, **changes)
+        assert {verdicts(tmp_path / kind)[name]["verdict"] for name in names} == {"holds"}
+
+
+@pytest.mark.parametrize(
+    "missing, claim, reason",
+    [
+        ("pretrain/*/geometry*", "G5", "analyze.py geometry"),
+        ("pretrain/13/geometry*", "G5", "the geometry of runs is missing, for one at PLR 0.178"),
+        ("swa/*/bands*", "Z4", "analyze.py bands"),
+        ("finetune/*/low-ends*", "Z5", "analyze.py bands --low-ends"),
+    ],
+)
+def test_what_is_missing_of_practical_networks_is_named(tmp_path, missing, claim, reason):
+    write_practical_ideal(tmp_path, "transformer")
+    for path in tmp_path.glob(missing):
+        path.unlink()
+    verdict = verdicts(tmp_path)[claim]
+    assert verdict["verdict"] == "not measurable" and reason in verdict["missing"], verdict
+
+
+def test_kinds_are_those_of_the_records():
+    assert {*KINDS} == {*models.KINDS} == set().union(*(figure.kinds for figure in FIGURES.values()))
 
 
 def test_scratch_is_the_longest_training_at_a_rate(tmp_path):

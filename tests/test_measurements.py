@@ -4,24 +4,27 @@ import json
 import math
 import os
 import shutil
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from conftest import random_image_set
-from test_analyze import IMAGES, command, write_run, write_study
+from test_analyze import IMAGES, command, set_network, write_run, write_study
+from test_claims import PRACTICAL_IDEAL, write_practical_ideal
 from test_image_training import normalised
 from test_networks import plain_logits
 from test_runs import call, load
 
 import analyze
 from data.analysis import drawing, series
+from data.analysis.figures import FIGURES, figure_numbers, fitting_figures, refuse_unfit_figures
 from data.analysis.study import Study
 from data.commandline import BadInput, Refused
 from data.files import write_json
 from data.images import load_image_set, save_image_set
-from data.runs import Run, bands_name, geometry_name, hold, sharpness_name
+from data.runs import Run, bands_name, geometry_name, hold, low_ends_name, sharpness_name
 from models.evaluator import Evaluator
 
 PLRS, FLRS, LEVEL = ("1e-3", "1e-1"), ("1e-4", "5e-3"), 3.0
@@ -213,6 +216,76 @@ def test_band_accuracies_equal_a_slow_computation(study, image_file, monkeypatch
         assert measured["accuracy"][name] == [pytest.approx(expected, abs=1e-6)], name
 
 
+def test_accuracies_for_other_ends_of_the_low_band_equal_a_slow_computation(study, image_file, monkeypatch):
+    command(monkeypatch, "bands", study, "--low-ends", 4, 1, "--normalisation", "keep", "reestimate")
+    files = {path.relative_to(study) for path in study.rglob("low-ends-*.json")}
+    lowest = [study / f"finetune/plr{plr}-flr{FLRS[0]}" for plr in PLRS]
+    assert files == {
+        run.relative_to(study) / f"low-ends-{n}.json" for run in lowest for n in ("keep", "reestimate")
+    }
+    run, data = lowest[0], load_image_set(image_file)
+    weights, last_layer = weights_of(run), classifier(run)
+    for normalisation in ("keep", "reestimate"):
+        measured = Run(run).measurement(low_ends_name(normalisation))
+        assert measured["low_ends"] == [1, 4] and measured["normalisation"] == normalisation
+        assert measured["limits"] == {"low": {"1": [1, 1], "4": [1, 4]}, "mid": {"1": [2, 6], "4": [5, 6]}}
+        for band, of_ends in measured["limits"].items():
+            for end, ends in of_ends.items():
+                train, test = slow_bands(data.train_images, ends), slow_bands(data.test_images, ends)
+                statistics = norm_statistics(load(run / "checkpoint.pt")["buffers"])
+                if normalisation == "reestimate":
+                    statistics = slow_pass(weights, last_layer, train)[1]
+                logits, _ = plain_logits("si-convnet", test, kernels(weights), last_layer, statistics)
+                expected = 1 - error(logits, data.test_labels) / 100
+                assert measured["accuracy"][band][end] == [pytest.approx(expected, abs=1e-6)], (band, end)
+
+
+def test_other_ends_of_the_low_band_are_measured_once_and_not_mixed(study, monkeypatch, capsys):
+    command(monkeypatch, "bands", study, "--low-ends", 4, 2)
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("low-ends-*.json")}
+    command(monkeypatch, "bands", study, "--low-ends", 2, 4, 4)
+    assert before == {path: path.stat().st_mtime_ns for path in study.rglob("low-ends-*.json")}
+    assert "low ends, reestimate: all 2 runs are measured" in capsys.readouterr().out
+    with pytest.raises(
+        Refused, match="low-ends-reestimate was measured with --low-ends 2 4; use these, or remove"
+    ):
+        command(monkeypatch, "bands", study, "--low-ends", 2, 3)
+    numbers = series.low_end_numbers(Study(study))
+    assert numbers["flr"] == float(FLRS[0]) and numbers["normalisation"] == "reestimate"
+    assert [panel["low_end"] for panel in numbers["panels"]] == [2, 4]
+    mid = {curve["band"]: curve for curve in numbers["panels"][1]["bands"]}["mid"]
+    found = [Run(study / f"finetune/plr{plr}-flr{FLRS[0]}").measurement("low-ends-reestimate") for plr in PLRS]
+    assert mid["mean"] == pytest.approx([100 * measured["accuracy"]["mid"]["4"][0] for measured in found])
+
+
+@pytest.mark.parametrize("end", [6, 40])
+def test_an_end_that_leaves_no_mid_band_is_refused_before_anything_is_measured(study, monkeypatch, end):
+    with pytest.raises(
+        BadInput, match=f"--low-ends {end}: the mid band of images of 8 pixels ends at 6; give ends"
+    ):
+        command(monkeypatch, "bands", study, "--low-ends", 2, end)
+    assert not list(study.rglob("bands-*.json")) + list(study.rglob("band-images.json"))
+
+
+def test_ends_of_the_low_band_need_fine_tuning(study, monkeypatch, capsys):
+    shutil.rmtree(study / "finetune")
+    command(monkeypatch, "bands", study, "--low-ends", 2)
+    assert "low ends, reestimate: nothing to measure: " in capsys.readouterr().out
+
+
+def test_networks_without_batch_norm_see_band_images_by_the_published_rule(study, monkeypatch):
+    set_network(study, barrier={"points": 7, "on_sphere": False, "batch_norm": False, "floor": 0.01})
+    command(monkeypatch, "bands", study, "--low-ends", 2)
+    found = {path.name for path in study.rglob("*.json")} - {"config.json", "metrics.json"}
+    assert found == {"band-images.json", "bands-keep.json", "low-ends-keep.json"}
+    [row] = series.all_band_numbers(Study(study))["rows"]
+    assert row["normalisation"] == series.low_end_numbers(Study(study))["normalisation"] == "keep"
+    with pytest.raises(
+        BadInput, match="--normalisation reestimate: this network has no batch-norm statistics; use"
+    ):
+        command(monkeypatch, "bands", study, "--normalisation", "reestimate")
+
+
 def test_every_normalisation_is_measured_once(study, monkeypatch):
     command(monkeypatch, "bands", study)
     before = {path: path.stat().st_mtime_ns for path in study.rglob("bands-*.json")}
@@ -401,7 +474,12 @@ def test_filter_norms_need_no_gpu_of_runs_at_a_precision_of_gpus(study, monkeypa
 
 
 def test_nothing_is_loaded_where_all_is_measured(study, monkeypatch):
-    stages = (["norms"], ["bands"], ["geometry"], ["sharpness", "--level", LEVEL, "--images", 64, "--probes", 2])
+    stages = (
+        ["norms"],
+        ["bands", "--low-ends", 2],
+        ["geometry"],
+        ["sharpness", "--level", LEVEL, "--images", 64, "--probes", 2],
+    )
     for name, *options in stages:
         command(monkeypatch, name, study, *options)
     monkeypatch.delattr(analyze, "evaluator_of")
@@ -410,16 +488,26 @@ def test_nothing_is_loaded_where_all_is_measured(study, monkeypatch):
         command(monkeypatch, name, study, *options)
 
 
-def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path):
+@pytest.mark.parametrize(
+    "network, regime_1, regime_2",
+    [
+        ({}, (1e-4, 1e-3), (1e-2, 1e-1)),
+        ({"converged": None}, (1e-4, 1e-3, 1e-2), (1e-1,)),
+        ({"diverges": False}, (1e-4, 1e-3), (1e-2, 1e-1, 1.0)),
+    ],
+)
+def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path, network, regime_1, regime_2):
     runs = tmp_path / "runs"
-    write_study(runs, settings=IMAGES | {"keep_loss": [0.1]})
+    write_study(runs, settings=IMAGES | {"keep_loss": [0.1]}, loss=(3, 2, 1, 2, 9))
+    set_network(runs, **network)
     measured = {"test_accuracy": [0.4], "residual": [0.1], "trace_error": [1.0], "train_loss": [0.1]}
     for index, path in enumerate(sorted(runs.rglob("config.json"))):
         sharp = {"gradient_norm": [float(index)], "largest_eigenvalue": [None], "trace": [5.0]}
         write_json(path.parent / "sharpness-loss-1e-1.json", measured | sharp)
     [row] = series.sharpness_numbers(Study(runs))["rows"]
     found = [(point["plr"], point["flr"]) for point in row["points"]]
-    assert found == [(1e-4, None), (1e-3, None), (1e-2, 1e-5), (1e-2, 1e-4), (1e-1, 1e-5), (1e-1, 1e-4)]
+    tuned = [(plr, flr) for plr in regime_2 for flr in (1e-5, 1e-4)]
+    assert found == [(plr, None) for plr in regime_1] + tuned
     assert {point["test_error"] for point in row["points"]} == {60.0} and row["level"] == 0.1
 
 
@@ -508,6 +596,94 @@ def test_every_figure_of_measured_runs_is_drawn(study, tmp_path, monkeypatch, ca
     assert len(rows) == 2 and rows[0]["experiment"]["model"] == "si-convnet"
 
 
+@pytest.mark.parametrize(
+    "kinds, figures",
+    [
+        (["ticks"], {4, 5, 15, 16, 17}),
+        (["scale-invariant"], {1, 2, 3, 6, 7, 9, 11, 12, 13, 26}),
+        (["convolutional"], {6, 8, 9, 19, 20, 21}),
+        (["transformer"], {6, 8, 9, 22, 23, 24, 25}),
+        (["scale-invariant"] * 3, {10, 14, 18}),
+        (["convolutional"] * 2, {8, 19, 20, 21}),
+        (["transformer"] * 2, {8, 22, 23, 24, 25}),
+        (["convolutional", "transformer"], {8}),
+    ],
+)
+def test_figures_that_are_drawn_of_a_kind_of_network(kinds, figures):
+    studies = [SimpleNamespace(network={"kind": kind, "task": "images"}) for kind in kinds]
+    assert {*fitting_figures(studies)} == figures
+
+
+@pytest.mark.parametrize("kinds", [["ticks"] * 2, ["scale-invariant", "convolutional"], ["ticks", "transformer"]])
+def test_experiments_that_no_figure_compares(kinds):
+    with pytest.raises(BadInput, match="no figure compares such experiments"):
+        fitting_figures([SimpleNamespace(network={"kind": kind}, folder="f") for kind in kinds])
+
+
+def test_any_figure_of_the_same_task_is_drawn_where_it_is_asked_for():
+    def refuse(number, task, count=1):
+        refuse_unfit_figures([number], [SimpleNamespace(network={"task": task}, folder="f")] * count)
+
+    on_ticks = {4, 5, 15, 16, 17}
+    for number in FIGURES:
+        task, other = ("ticks", "images") if number in on_ticks else ("images", "ticks")
+        refuse(number, task)
+        with pytest.raises(BadInput, match=f"--only {number}: is not about {other}"):
+            refuse(number, other)
+    for number in (8, 10, 14, 18, *range(19, 26)):
+        refuse(number, "images", 2)
+    with pytest.raises(BadInput, match="--only 13: is about one experiment"):
+        refuse(13, "images", 2)
+
+
+def test_figures_of_practical_networks_are_drawn(tmp_path, monkeypatch):
+    """Of the runs of test_claims.write_practical_ideal(), whose PLRs lie in regimes 1, 2A and 2B."""
+    for kind in ("convolutional", "transformer"):
+        write_practical_ideal(tmp_path / kind, kind)
+    command(monkeypatch, "figures", tmp_path / "convolutional", tmp_path / "transformer", "--out", tmp_path)
+    numbers = json.loads((tmp_path / "figure08.json").read_text())
+    assert (tmp_path / "figure08.png").exists()
+    assert [row["normalisation"] for row in numbers["rows"]] == ["reestimate", "keep"]
+    with plt.rc_context(drawing.STYLE):
+        of_bands, accuracy, barrier, *of_vit = drawing.draw_practical_rows(numbers).axes
+    assert len(of_vit) == 3
+
+    def drawn(axes):
+        return {line.get_label(): list(line.get_ydata()) for line in axes.lines if line.get_label()[0] != "_"}
+
+    def percent(*keys):
+        found = PRACTICAL_IDEAL
+        for key in keys:
+            found = found[key]
+        return pytest.approx(found)
+
+    assert drawn(of_bands) == {band: percent("bands", 0, band) for band in ("background", "low", "mid", "high")}
+    assert list(drawn(accuracy).values()) == [
+        percent("pretrained"),
+        percent("finetuned", 0),
+        percent("finetuned", 1),
+    ]
+    assert drawn(barrier)["low FLR – high FLR"] == pytest.approx(
+        np.maximum(PRACTICAL_IDEAL["train_barrier"], 0.001)
+    )
+    assert [text.get_text() for text in accuracy.texts] == ["1", "2A", "2B"]
+    with plt.rc_context(drawing.STYLE):
+        panels = drawing.draw_low_end_rows(figure_numbers(25, [Study(tmp_path / "transformer")])).axes
+    assert [axes.get_title() for axes in panels] == ["low band to 4", "low band to 16"]
+    assert drawn(panels[1]) == {band: percent("low_ends", 16, band) for band in ("low", "mid")}
+
+
+def test_figure_8_needs_no_geometry(tmp_path):
+    write_practical_ideal(tmp_path, "transformer")
+    for path in tmp_path.rglob("geometry*"):
+        path.unlink()
+    row = series.practical_numbers(Study(tmp_path))
+    assert row["geometry"] is None
+    with plt.rc_context(drawing.STYLE):
+        row |= {"experiment": Study(tmp_path).settings}
+        assert len(drawing.draw_practical_rows({"rows": [row]}).axes) == 2
+
+
 def test_drawn_points_are_the_numbers():
     regimes = {"b12": {"last": 1e-3, "next": 2e-3}, "b2AB": None, "b23": None}
     points = [{"lr": 1e-3, "epoch": 40, "epochs": 90, "test_accuracy": 50.0}]
@@ -541,6 +717,8 @@ def test_drawn_points_are_the_numbers():
         (["figures", "{toy}", "--only", "7", "--out", "o"], "accuracies on bands are not measured"),
         (["figures", "{toy}", "--only", "3", "--out", "o"], "geometry is not measured"),
         (["figures", "{toy}", "--only", "6", "--out", "o"], "no band images are there"),
+        (["figures", "{toy}", "--only", "8", "--out", "o"], "accuracies on bands are not measured"),
+        (["figures", "{toy}", "--only", "25", "--out", "o"], "other ends of the low band are not measured; run"),
         (["figures", "{toy}", "{toy}", "--only", "2", "--out", "o"], "is about one experiment; give one folder"),
         (["bands", "{toy}"], "image set is not there; say where it is by --data-file"),
     ],

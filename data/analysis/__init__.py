@@ -4,9 +4,10 @@
     study.py      the runs of one experiment, and values of their members
     series.py     the numbers behind each figure
     drawing.py    draws a figure from its numbers
+    figures.py    which figure shows what, of which networks
     evidence.py   what claims are judged by
     claims.py     judges the claims of the paper, which claims_*.py hold
 
 Nothing here loads weights, imports models or asks for a network by name: a run folder says what must be known of its
-network (Run.network), such as its task, `images` or `ticks`.
+network (Run.network), such as its kind and when it has converged.
 """

@@ -26,6 +26,7 @@ def judge(study):
 def judge_claim(claim, evidence):
     verdict = {"claim": claim.name, "verdict": NOT_MEASURABLE, "measured": {}}
     try:
+        evidence.need(claim.kinds)
         holds, measured = claim.check(evidence)
         verdict |= {"verdict": HOLDS if holds else FAILS, "measured": {k: plain(v) for k, v in measured.items()}}
     except NotMeasurable as missing:

@@ -1,5 +1,7 @@
 """Claims about accuracies: the main message, the regimes, fine-tuning and SWA. Terms: see evidence.py."""
 
+import functools
+
 import numpy as np
 
 from data.analysis.evidence import NotMeasurable, best, claim, exceeds, peaks_in, spearman, worse
@@ -92,6 +94,7 @@ def part_of_loss_that_stays(run, index):
     "R3",
     "section 3, figure 1",
     "in regime 3 test accuracy is within 1 pp of chance, train loss within a factor 2 of its initial value",
+    kinds=["ticks", "scale-invariant"],
 )
 def regime_3_is_at_chance(e):
     plrs = e.regime("3")
@@ -142,6 +145,7 @@ def convergence_slows_down(e):
     "their weights by <= 0.1 rad (means at every PLR)",
 )
 def smaller_flrs_change_nothing(e):
+    e.need_convergence()
     changes = {}
     for flr in e.flrs:
         by_plr = e.percent("finetune", change_of_converged(e.study), flr)
@@ -149,7 +153,7 @@ def smaller_flrs_change_nothing(e):
     if not changes:
         raise NotMeasurable("no FLR lies below a PLR of regime 1 with converged runs")
     largest = max(changes.values(), key=abs)
-    turned = e.geometry("angle", "LP", counts=converges)
+    turned = e.geometry("angle", "LP", counts=functools.partial(converges, e.study))
     angle = max(turned.means([plr for plr, flr in changes if flr == e.flrs[0]]))
     return abs(largest) <= 0.5 and angle <= 0.1, {"largest change": largest, "largest angle(L, PT)": angle}
 
@@ -160,7 +164,7 @@ def change_of_converged(study):
 
     def value(run, index):
         parent = study.parent(run)
-        if parent is None or not converges(parent, index):
+        if parent is None or not converges(study, parent, index):
             return None
         return accuracy(run, index) - accuracy(parent, index)
 
@@ -228,13 +232,11 @@ def flrs_part_in_2b(e):
     "1.5 pp, the lowest more by over 1.5 pp, and every FLR less at its best than at its best from 2A",
 )
 def regime_3_is_like_scratch(e):
-    low, high = e.flrs[0], e.flrs[-1]
+    plrs, low, high = e.regime("3"), e.flrs[0], e.flrs[-1]
     scratch_low, scratch_high = e.pretrained.means([low, high])
-    above_low = np.mean(e.finetuned[low].means(e.regime("3"))) - scratch_low
-    above_high = np.mean(e.finetuned[high].means(e.regime("3"))) - scratch_high
-    below_2a = min(
-        max(curve.means(e.regime("2A"))) - max(curve.means(e.regime("3"))) for curve in e.finetuned.values()
-    )
+    above_low = np.mean(e.finetuned[low].means(plrs)) - scratch_low
+    above_high = np.mean(e.finetuned[high].means(plrs)) - scratch_high
+    below_2a = min(max(curve.means(e.regime("2A"))) - max(curve.means(plrs)) for curve in e.finetuned.values())
     measured = {"lowest FLR - scratch": above_low, "highest FLR - scratch": above_high}
     measured["least lead of 2A at an FLR"] = below_2a
     return abs(above_high) <= 1.5 and above_low > 1.5 and below_2a > 0, measured
@@ -337,10 +339,10 @@ def averaging_helps_in_2a(e):
     "the next smaller K; in regime 3 SWA is within 1 pp of chance",
 )
 def averaging_fails_in_2b(e):
-    plrs, windows = e.regime("2B"), e.windows
+    beyond, plrs, windows = e.regime("3"), e.regime("2B"), e.windows
     largest, next_smaller = (e.averaged[window].means(plrs) for window in (windows[-1], windows[-2]))
     trend, gain = spearman(plrs, largest), largest[-1] - next_smaller[-1]
-    regime_3 = max(max(abs(e.averaged[window].means(e.regime("3")) - e.chance)) for window in windows)
+    regime_3 = max(max(abs(e.averaged[window].means(beyond) - e.chance)) for window in windows)
     measured = {"rank correlation": trend, "gain of the largest K at its end": gain}
     measured["regime 3: farthest from chance"] = regime_3
     return trend <= -0.9 and gain < 1 and regime_3 <= 1, measured

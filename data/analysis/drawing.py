@@ -47,20 +47,25 @@ def draw_regime_curve(numbers):
 def draw_accuracy_panels(numbers, figure=None):
     drawn_flrs = numbers.get("drawn_flrs")
     finetune = [curve for curve in numbers["finetune"] if drawn_flrs is None or curve["flr"] in drawn_flrs]
-    panels = [("Fine-tuning", "flr", finetune), ("Weight averaging (SWA)", "window", numbers["swa"])]
-    panels = [panel for panel in panels if panel[2]] or [("Pre-training", None, [])]
+    panels = [("Fine-tuning", finetune), ("Weight averaging (SWA)", numbers["swa"])]
+    panels = [panel for panel in panels if panel[1]] or [("Pre-training", [])]
     figure = figure or plt.figure(figsize=(4.2 * len(panels), 3.5))
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
-    for axes, (title, kind, curves) in zip(all_axes[0], panels):
-        draw_curve(axes, numbers["pretrain"], **PRETRAIN_STYLE)
-        for curve, color in zip(curves, colors(len(curves))):
-            label = f"FLR {lr_text(curve['flr'])}" if kind == "flr" else f"{curve['window']} weights"
-            draw_curve(axes, curve, color=color, marker="o", label=label)
+    for axes, (title, curves) in zip(all_axes[0], panels):
+        draw_accuracies(axes, numbers["pretrain"], curves)
         prepare_plr_axes(axes, numbers)
         axes.set_title(title, fontsize=9, pad=16)
         legend_below(axes)
     all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
     return figure
+
+
+def draw_accuracies(axes, pretrain, curves):
+    """The accuracies after pre-training, and those at FLRs or of averages."""
+    draw_curve(axes, pretrain, **PRETRAIN_STYLE)
+    for curve, color in zip(curves, colors(len(curves))):
+        label = f"FLR {lr_text(curve['flr'])}" if "flr" in curve else f"{curve['window']} weights"
+        draw_curve(axes, curve, color=color, marker="o", label=label)
 
 
 def draw_ticks(numbers):
@@ -77,30 +82,36 @@ def draw_ticks(numbers):
     return figure
 
 
-PAIR_LABELS = {"LH": "low FLR – high FLR", "SH": "SWA – high FLR", "SL": "SWA – low FLR"}
-PAIR_COLORS = {"LH": "#0072B2", "SH": "#D55E00", "SL": "#009E73"}
+PAIR_STYLES = {
+    "LH": {"color": "#0072B2", "marker": "o", "label": "low FLR – high FLR"},
+    "SH": {"color": "#D55E00", "marker": "o", "label": "SWA – high FLR"},
+    "SL": {"color": "#009E73", "marker": "o", "label": "SWA – low FLR"},
+}
+BARRIER_LABELS = {"train_barrier": "Train error barrier (%)", "test_barrier": "Test error barrier (%)"}
 
 
 def draw_geometry_panels(numbers, figure=None):
     figure = figure or plt.figure(figsize=(10.5, 3.2))
     all_axes = figure.subplots(1, 3)
-    floor = numbers["floor"]
-    for pair, label in PAIR_LABELS.items():
-        style = {"color": PAIR_COLORS[pair], "marker": "o", "label": label}
+    for pair, style in PAIR_STYLES.items():
         draw_curve(all_axes[0], numbers["angle"][pair], **style)
-        for axes, name in zip(all_axes[1:], ("train_barrier", "test_barrier")):
-            draw_quartiles(axes, numbers[name][pair], floor, **style)
-    for axes, label in zip(
-        all_axes, ("Angular distance (rad)", "Train error barrier (%)", "Test error barrier (%)")
-    ):
-        prepare_plr_axes(axes, numbers)
-        axes.set_ylabel(label)
+    prepare_plr_axes(all_axes[0], numbers)
+    all_axes[0].set_ylabel("Angular distance (rad)")
     all_axes[0].set_ylim(bottom=0)
-    for axes in all_axes[1:]:
-        axes.set_yscale("log")
-        axes.set_ylim(floor, 100)
+    for axes, name in zip(all_axes[1:], BARRIER_LABELS):
+        draw_barriers(axes, numbers, name)
+        prepare_plr_axes(axes, numbers)
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def draw_barriers(axes, numbers, name):
+    """The barriers of all pairs, in percent, on a log axis that begins at the floor of the barrier protocol."""
+    for pair, style in PAIR_STYLES.items():
+        draw_quartiles(axes, numbers[name][pair], numbers["floor"], **style)
+    axes.set_yscale("log")
+    axes.set_ylim(numbers["floor"], 100)
+    axes.set_ylabel(BARRIER_LABELS[name])
 
 
 def draw_quartiles(axes, curve, floor, color, **style):
@@ -140,17 +151,55 @@ def draw_band_panels(numbers, figure=None):
     all_axes = figure.subplots(len(rows), columns, sharey=True, sharex=True, squeeze=False)
     for row_axes, row in zip(all_axes, rows):
         for axes, panel in zip(row_axes, row["panels"]):
-            for curve in panel["bands"]:
-                name, *unscaled = curve["band"].split("-")
-                style = {"color": BAND_COLORS[name], "linestyle": ":" if unscaled else "-", "label": curve["band"]}
-                draw_curve(axes, curve, **style, marker=None if name == FULL or unscaled else "o")
+            draw_bands(axes, panel["bands"])
             prepare_plr_axes(axes, numbers)
             axes.label_outer()
             if row is rows[0]:
                 axes.set_title(panel_title(panel), fontsize=9, pad=16)
-        row_axes[0].set_ylabel(f"Test accuracy (%),\n{NORMALISATION_TITLES[row['normalisation']]}", fontsize=8)
+        label_band_accuracy(row_axes[0], row)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     return figure
+
+
+def draw_bands(axes, curves):
+    """The accuracies on every band."""
+    for curve in curves:
+        name, *unscaled = curve["band"].split("-")
+        style = {"color": BAND_COLORS[name], "linestyle": ":" if unscaled else "-", "label": curve["band"]}
+        draw_curve(axes, curve, **style, marker=None if name == FULL or unscaled else "o")
+
+
+def label_band_accuracy(axes, numbers):
+    axes.set_ylabel(f"Test accuracy (%),\n{NORMALISATION_TITLES[numbers['normalisation']]}", fontsize=8)
+
+
+def draw_low_ends(numbers, figure):
+    all_axes = figure.subplots(1, len(numbers["panels"]), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(all_axes, numbers["panels"]):
+        draw_bands(axes, panel["bands"])
+        prepare_plr_axes(axes, numbers)
+        axes.set(xlabel=None)  # there is no room for six
+        axes.label_outer()
+        axes.set_title(f"low band to {panel['low_end']}", fontsize=9, pad=16)
+    figure.supxlabel(f"Pre-training {lr_label(numbers)}", fontsize=9)
+    label_band_accuracy(all_axes[0], numbers)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside center right")
+
+
+def draw_practical_panels(numbers, figure):
+    """Bands and accuracy after fine-tuning, and the train barriers where they are measured."""
+    geometry = numbers["geometry"]
+    of_bands, accuracy, *barriers = figure.subplots(1, 3 if geometry else 2)
+    draw_bands(of_bands, numbers["panel"]["bands"])
+    label_band_accuracy(of_bands, numbers)
+    of_bands.set_title(panel_title(numbers["panel"]), fontsize=9, pad=16)
+    draw_accuracies(accuracy, numbers["pretrain"], numbers["finetune"])
+    accuracy.set_ylabel(ACCURACY_LABEL)
+    for axes in barriers:
+        draw_barriers(axes, geometry, "train_barrier")
+    for axes in (of_bands, accuracy, *barriers):
+        prepare_plr_axes(axes, numbers)
+        legend_below(axes, columns=2)
 
 
 def draw_band_images(numbers, spectra=False):
@@ -192,9 +241,7 @@ def draw_boundary(numbers):
             "label": "not converged in as many epochs",
         }
         epochs.plot([point["lr"] for point in others], [point["epochs"] for point in others], **unfinished)
-    draw_curve(accuracy, numbers["pretrain"], **PRETRAIN_STYLE)
-    for curve, color in zip(numbers["finetune"], colors(len(numbers["finetune"]))):
-        draw_curve(accuracy, curve, color=color, marker="o", label=f"FLR {lr_text(curve['flr'])}")
+    draw_accuracies(accuracy, numbers["pretrain"], numbers["finetune"])
     accuracy.plot([point["lr"] for point in points], [point["test_accuracy"] for point in points], **style)
     for axes, label in ((epochs, "Epochs"), (accuracy, ACCURACY_LABEL)):
         prepare_plr_axes(axes, numbers)
@@ -294,6 +341,8 @@ def draw_rows(draw, height, numbers):
 draw_accuracy_rows = functools.partial(draw_rows, draw_accuracy_panels, 3.7)
 draw_geometry_rows = functools.partial(draw_rows, draw_geometry_panels, 3.4)
 draw_band_rows = functools.partial(draw_rows, draw_band_panels, 3.4)
+draw_low_end_rows = functools.partial(draw_rows, draw_low_ends, 3.4)
+draw_practical_rows = functools.partial(draw_rows, draw_practical_panels, 3.7)
 
 
 def panel_title(panel):
@@ -343,9 +392,9 @@ def label_ones_twos_and_fives(axis):
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def legend_below(axes):
+def legend_below(axes, columns=3):
     """A legend outside the axes, so that it hides no data."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
 
 
 def colors(count):

@@ -5,12 +5,13 @@ setups that the claim speaks of. The thresholds are this project's own. Accuraci
 runs; "pp" are percentage points; "best" is the highest mean. `A` exceeds `B` if its mean is higher by more than two
 standard errors of the difference (of single runs: if it is higher).
 
-    @claim("R9", "section 3, figure 1", "in regime 1 ...")
+    @claim("R9", "section 3, figure 1", "in regime 1 ...", kinds=["ticks"])
     def name_of_the_claim(e):
         return holds, {what was measured: number or text}
 """
 
 import functools
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,12 @@ from scipy.stats import spearmanr
 from data.analysis.regimes import is_worse, measure_regimes, meet_2a, standard_error
 from data.analysis.study import features_of, final, geometry_of, late_mean, of_average
 
-TASKS = {"ticks": "the synthetic study", "images": "image networks"}
+KINDS = {
+    "ticks": "the synthetic study",
+    "scale-invariant": "scale-invariant networks on images",
+    "convolutional": "practical convolutional networks",
+    "transformer": "transformers",
+}
 
 
 class NotMeasurable(Exception):
@@ -50,10 +56,15 @@ class Evidence:
         self.finetuned = {flr: self.percent("finetune", final("test_accuracy"), flr) for flr in study.flrs()}
         self.averaged = {window: self.percent("swa", of_average(window)) for window in study.windows()}
 
-    def need(self, task):
-        """Raise NotMeasurable where the study is about another task: claims about it are not about this study."""
-        if self.study.network["task"] != task:
-            raise NotMeasurable(f"is about {TASKS[task]}")
+    def need(self, kinds):
+        """Raise NotMeasurable where the study's network is of none of these kinds, which a claim is about."""
+        if self.study.network["kind"] not in kinds:
+            raise NotMeasurable(f"is about {' and '.join(KINDS[kind] for kind in kinds)}")
+
+    def need_convergence(self):
+        """Raise NotMeasurable where regime 1 is not that of runs that have converged, see regimes.converges()."""
+        if self.study.network["converged"] is None:
+            raise NotMeasurable("is about runs that have converged, which those of this network never do")
 
     def values(self, stage, value, *later_lrs):
         """Values as Study.by_plr() gives, but for those that are not finite, of members that diverged."""
@@ -68,12 +79,19 @@ class Evidence:
         return Values({plr: 100 * array for plr, array in self.values(stage, value, *later_lrs).items()})
 
     def regime(self, name):
-        """The PLRs of regime `1`, `2`, `2A`, `2B` or `3`. Raises NotMeasurable where its ends were not."""
+        """The PLRs of regime `1`, `2`, `2A`, `2B` or `3`. Raises NotMeasurable where its ends were not, or there is none.
+
+        Of networks that do not diverge there is no regime 3, and regime 2 reaches to the end of the grid.
+        """
+        diverges = self.study.network["diverges"]
+        if name == "3" and not diverges:
+            raise NotMeasurable("regime 3: this network has none, as it does not diverge")
+        end_of_2 = "b23" if diverges else None
         low, high = {
             "1": (None, "b12"),
-            "2": ("b12", "b23"),
+            "2": ("b12", end_of_2),
             "2A": ("b12", "b2AB"),
-            "2B": ("b2AB", "b23"),
+            "2B": ("b2AB", end_of_2),
             "3": ("b23", None),
         }[name]
         for end in (low, high):
@@ -124,7 +142,6 @@ class Evidence:
 
     def features(self, stage, solution="checkpoint", *later_lrs):
         """Sorted single-feature accuracies, best first."""
-        self.need("ticks")
         values = self.percent(stage, features_of(solution), *later_lrs)
         if not values:
             raise NotMeasurable("features are not measured: analyze.py features")
@@ -211,26 +228,18 @@ class Claim(NamedTuple):
     name: str
     source: str
     criterion: str
+    kinds: Collection  # of the networks that it is about
     check: object
 
 
 CLAIMS = []  # in order of definition
 
 
-def claim(name, source, criterion):
+def claim(name, source, criterion, kinds=tuple(KINDS)):
     """A decorator that makes a function the check of a Claim."""
 
     def declare(check):
-        CLAIMS.append(Claim(name, source, criterion, check))
+        CLAIMS.append(Claim(name, source, criterion, kinds, check))
         return check
 
     return declare
-
-
-def unmeasured(what):
-    """The check of a claim about something that nothing measures yet."""
-
-    def check(e):
-        raise NotMeasurable(f"there is no measurement yet of {what}")
-
-    return check

@@ -98,11 +98,6 @@ def as_float(number):
 # --------------------------------------------------------------------------------------------------------- single runs
 
 
-def converges(run, index):
-    """Whether a member has converged, by what its network's record calls so."""
-    return has_converged(run.metrics, index, run.network["converged"])
-
-
 def reaches_its_loss(run, index):
     """Whether a member reached the train loss at which its run was to stop."""
     return is_below(run.metrics, index, run.settings["until_loss"])
@@ -126,11 +121,10 @@ def measure_regimes(study):
     Returns {"b12", "b2AB", "b23"}, each {"last": PLR, "next": PLR}: the last PLR below the boundary and the first
     above it; None where the grid does not bracket the boundary.
 
-    b12: `last` is the largest PLR at which at least half of the runs converge, that is, have the train accuracy that
-        their network's record calls converged, averaged over the last tenth of the run. (Smaller PLRs that are not
-        there yet are slow, not noisy.)
+    b12: `last` is the largest PLR at which at least half of the runs converge, see converges(). (Smaller PLRs that are
+        not there yet are slow, not noisy.)
     b23: `next` is the smallest PLR from which on every PLR is at chance, see is_at_chance(), by means over runs and
-        the last tenth of each.
+        the last tenth of each; always None of networks that do not diverge, whose regime 2 has no end.
     b2AB: `last` is the end of subregime 2A: the last PLR of regime 2 from which fine-tuning reaches the same test
         accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are the
         same within 1 pp or two standard errors of their difference, whichever is more.
@@ -139,15 +133,56 @@ def measure_regimes(study):
     losses = means(study.by_plr("pretrain", lambda run, index: late_part_of_initial_loss(run.metrics, index)))
     plrs, classes = list(accuracies), study.settings["classes"]
     trains = [plr for plr in plrs if not is_at_chance(accuracies[plr], losses[plr], classes)]
-    b12, b23 = boundary(converging_plrs(study), plrs), boundary(trains, plrs)
+    b12 = boundary(converging_plrs(study), plrs)
+    b23 = boundary(trains, plrs) if study.network["diverges"] else None
     inside = [plr for plr, meets in meet_2a(study, plrs, b12, b23).items() if meets]
     return {"b12": b12, "b2AB": boundary(inside, plrs), "b23": b23}
 
 
 def converging_plrs(study):
     """The PLRs at which at least half of the runs converge, in order."""
-    shares = means(study.by_plr("pretrain", converges))
+    shares = means(study.by_plr("pretrain", functools.partial(converges, study)))
     return [plr for plr, share in shares.items() if share >= 0.5]
+
+
+def converges(study, run, index):
+    """Whether a pre-trained member of a study has converged.
+
+    It has if it has the train accuracy that its network's record calls converged, averaged over the last tenth of the
+    run; or, of networks that reach none (converged is None), if its PLR is at most fastest_plr().
+    """
+    accuracy = study.network["converged"]
+    if accuracy is not None:
+        return has_converged(run.metrics, index, accuracy)
+    fastest = fastest_plr(study)
+    return fastest is not None and run.members[index]["lrs"][0] <= fastest
+
+
+@functools.cache  # every member asks for it
+def fastest_plr(study):
+    """The PLR of the lowest train loss (mean over runs and the last tenth of each), or None if it is the smallest one.
+
+    Up to it a larger learning rate makes faster progress, above it its noise keeps the loss up. Where the smallest PLR
+    has the lowest loss, nothing shows that a smaller one would not have a lower one still. Losses that are not finite
+    count as infinite.
+    """
+    losses = means(study.by_plr("pretrain", lambda run, index: late_mean(run.metrics, "train_loss", index)))
+    losses = {plr: loss if math.isfinite(loss) else math.inf for plr, loss in losses.items()}
+    fastest = min(losses, key=losses.get)
+    return None if fastest == min(losses) else fastest
+
+
+def boundary_lines(study):
+    """What measure_regimes() found, in a line for every boundary."""
+    lines = []
+    for name, title in (("b12", "1|2"), ("b2AB", "2A|2B"), ("b23", "2|3")):
+        place, found = measure_regimes(study)[name], "not bracketed by these runs"
+        if place:
+            found = f"between {place['last']:.4g} and {place['next']:.4g}"
+        elif name == "b23" and not study.network["diverges"]:
+            found = "none, as this network does not diverge"
+        lines.append(f"boundary {title}: {found}")
+    return lines
 
 
 def convergence_bracket(study, refined):
@@ -159,11 +194,12 @@ def convergence_bracket(study, refined):
     b12 = measure_regimes(study)["b12"]
     if b12 is None:
         raise BadInput(
-            f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some"
+            f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some with smaller or "
+            f"larger learning rates"
         )
     shares = means(study.by_plr("converge", reaches_its_loss)) if refined else {}
     last = max([b12["last"], *(lr for lr, share in shares.items() if share >= 0.5)])
-    above = [lr for lr in [*study.by_plr("pretrain", converges), *shares] if lr > last]
+    above = [lr for lr in [*study.by_plr("pretrain", lambda *_: True), *shares] if lr > last]
     if not above:
         raise BadInput(f"{study.folder}: no learning rate above {last:.3g}, which converges, was tried; add some")
     return last, min(above)

@@ -23,7 +23,7 @@ from data.analysis.study import (
     stage_of,
 )
 from data.commandline import BadInput, lr_name
-from data.runs import bands_name, sharpness_name
+from data.runs import bands_name, low_ends_name, sharpness_name
 
 
 def mean_and_std(values_by_plr, scale=100):
@@ -159,8 +159,49 @@ def band_panel(study, normalisation, stage, flr):
 
 
 def all_band_numbers(study):
-    """A row of figure 18: the same, by the default normalisation, with fine-tuning at the highest FLR, too."""
-    return band_numbers(study, [bands.DEFAULT_NORMALISATION], high_flr=True)
+    """A row of figures 18, 21 and 24: the same, by the default normalisation, with the highest FLR, too."""
+    return band_numbers(study, [bands.default_normalisation(study.network)], high_flr=True)
+
+
+def low_ends(study):
+    """Where the low band ends in what was measured for figure 25 by the default normalisation, in order."""
+    name = low_ends_name(bands.default_normalisation(study.network))
+    return sorted({end for run in study.runs for end in (measurement(run, name) or {"low_ends": ()})["low_ends"]})
+
+
+def low_end_numbers(study):
+    """A row of figure 25: accuracies on the low and the mid band after the lowest FLR, by where the low one ends."""
+    ends, normalisation = low_ends(study), bands.default_normalisation(study.network)
+    if not ends:
+        raise BadInput(
+            f"{study.folder}: other ends of the low band are not measured; run analyze.py bands {study.folder} "
+            f"--low-ends ..."
+        )
+    [flr, *_], name = study.flrs(), low_ends_name(normalisation)
+
+    def curve(band, end):
+        values = study.by_plr("finetune", of_measurement(name, "accuracy", band, str(end)), flr)
+        return {"band": band} | mean_and_std(values)
+
+    panels = [{"low_end": end, "bands": [curve(band, end) for band in bands.BESIDE_LOW_END]} for end in ends]
+    return {"regimes": measure_regimes(study), "flr": flr, "normalisation": normalisation, "panels": panels}
+
+
+def practical_numbers(study):
+    """A row of figure 8: accuracies on bands after the lowest FLR and, as of figures 2 and 3, fine-tuning and geometry.
+
+    `geometry` is null where it is not measured.
+    """
+    [row] = all_band_numbers(study)["rows"]
+    of_stages = {name: found for name, found in accuracy_numbers(study).items() if name != "swa"}
+    try:
+        geometry = geometry_numbers(study)
+    except BadInput:
+        geometry = None
+    tuned = [panel for panel in row["panels"] if panel["stage"] == "finetune"]
+    if not tuned:
+        raise BadInput(f"{study.folder}: holds no fine-tuning; make it with finetune.py")
+    return of_stages | {"normalisation": row["normalisation"], "panel": tuned[0], "geometry": geometry}
 
 
 def band_image_numbers(study):
