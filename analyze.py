@@ -573,7 +573,7 @@ def figures_command(args):
         refuse_unfit_figures(args.only, studies)
     args.out.mkdir(parents=True, exist_ok=True)
     for study in studies:
-        print(*boundary_lines(study), sep="\n")
+        print(*(f"{study.folder}: {line}" for line in boundary_lines(study)), sep="\n")
     for number in wanted:
         try:
             numbers = figure_numbers(number, studies)

@@ -3,7 +3,8 @@
 
 A window of K is the plain mean of K weights, `--spacing` steps apart, never re-projected to the sphere. Windows share
 their first weights (--anchor start: the paper's convolutional networks, epochs 200 to 200+K-1) or their last
-(--anchor end: the synthetic study, whose runs keep the iteration to go back to: train.py --keep). The sample order of a
+(--anchor end: the synthetic study and the ViT, whose runs keep what the largest window begins with: train.py --keep
+of its length minus (K - 1) times the spacing). The sample order of a
 continued run is that of the run itself, and its optimiser goes on, so that it passes weights of its own past again.
 """
 
@@ -88,10 +89,16 @@ def average(parent, path, args, device):
         step = parent.settings["steps"] - (length if anchor == "end" else 0)
         if step < 0:
             raise BadInput(
-                f"{parent.path}: is too short for windows that reach back {length} {parent.unit}s; ask for less"
+                f"{parent.path}: is too short for windows that reach back {length} {parent.unit}s; give smaller --windows "
+                f"or --spacing, or average from its end on with --anchor start"
             )
         step = min(step, parent.last_step)  # diverged before
-    config = describe_child("swa", parent, path, step, [], length, spacing, args.data_file)
+    try:
+        config = describe_child("swa", parent, path, step, [], length, spacing, args.data_file)
+    except BadInput as error:
+        if anchor == "start":
+            raise
+        raise BadInput(f"{error}, in a new folder; or average from the run's end on with --anchor start") from None
     config["settings"] |= {"windows": windows, "spacing": spacing, "anchor": anchor}
 
     def work(run, task):

@@ -16,6 +16,7 @@ from data.commandline import (
     BadInput,
     Parser,
     Progress,
+    fraction,
     natural,
     non_negative_float,
     positive_float,
@@ -31,7 +32,10 @@ from models.compiled import compiled_or_plain, unchanged
 from models.cudagraph import captured
 from models.evaluator import Evaluator, loss_and_correct
 
-OPTIMIZER_OPTIONS = ("momentum", "weight_decay")  # which the paper does not publish for its practical ResNet
+OPTIMIZER_OPTIONS = {
+    "momentum": fraction,
+    "weight_decay": non_negative_float,
+}  # not published of the practical ResNet
 STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
 
 
@@ -418,7 +422,8 @@ def main():
         "--width", type=positive_int, help="of an image network (default: the paper's for the network)"
     )
     for name in shape_names():
-        parser.add_argument(f"--{name}", type=positive_int, help=f"of {' and '.join(networks_with(name))}")
+        usual = [f"{network} {record.shape[name]}" for network, record in networks_with("shape", name)]
+        parser.add_argument(f"--{name}", type=positive_int, help=f"of the network (default: {', '.join(usual)})")
     parser.add_argument(
         "--lr",
         nargs="+",
@@ -437,12 +442,10 @@ def main():
     parser.add_argument(
         "--rho", type=positive_float, help="radius of the sphere (default: the paper's for the network)"
     )
-    for name in OPTIMIZER_OPTIONS:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=non_negative_float,
-            help="of the optimiser of a network that is not trained on a sphere (default: see models/__init__.py)",
-        )
+    for name, kind in OPTIMIZER_OPTIONS.items():
+        usual = [f"{network} {record.optimizer[name]:g}" for network, record in networks_with("optimizer", name)]
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, help=f"of the optimiser (default: {', '.join(usual)})")
     parser.add_argument(
         "--compile",
         action="store_true",
@@ -535,9 +538,9 @@ def describe_images(args, device):
     return describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
 
 
-def networks_with(name):
-    """The names of the networks with a whole number in their shape, see models.Network."""
-    return [network for network, record in models.NETWORKS.items() if name in record.shape]
+def networks_with(entry, name):
+    """(name, record) of the networks whose record has something under a name in its `shape` or its `optimizer`."""
+    return [(network, record) for network, record in models.NETWORKS.items() if name in getattr(record, entry)]
 
 
 def shape_names():

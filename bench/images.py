@@ -365,8 +365,7 @@ def add_network_arguments(parser):
     parser.add_argument("--model", choices=models.networks_for("images"), default="si-resnet18", help="network")
     parser.add_argument("--width", type=positive_int, default=32, help="of the network")
     for name in train.shape_names():
-        networks = " and ".join(train.networks_with(name))
-        parser.add_argument(f"--{name}", type=positive_int, help=f"of {networks} (default: the paper's)")
+        parser.add_argument(f"--{name}", type=positive_int, help="of the network (default: as for train.py)")
     parser.add_argument(
         "--augment", choices=augment.CHOICES, help="of training images (default: the paper's for the network)"
     )

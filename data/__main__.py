@@ -27,7 +27,11 @@ def main(arguments=None):
         " unpacked folder tiny-imagenet-200; folder means image files as train/CLASS/* and test/CLASS/*",
     )
     parser.add_argument("--source", type=Path, default=Path("datasets/raw"), help="folder of original files")
-    parser.add_argument("--out", type=Path, help="file to write, whose stem names it; None: datasets/SET.pt")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file to write, whose stem names it; None: datasets/SET.pt, or SET-N.pt with --size N",
+    )
     for flag, kept in (
         ("--classes", "classes"),
         ("--train-per-class", "training images of each class"),
@@ -42,7 +46,8 @@ def main(arguments=None):
     )
     chosen = parser.parse_args(arguments)
 
-    out = chosen.out or Path("datasets") / f"{chosen.set}.pt"
+    size = f"-{chosen.size}" if chosen.size else ""
+    out = chosen.out or Path("datasets") / f"{chosen.set}{size}.pt"
     limits = Limits(chosen.classes, chosen.train_per_class, chosen.test_per_class, chosen.size)
     if out.is_dir():
         raise BadInput(f"{out} is a folder; name a file with --out")

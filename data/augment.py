@@ -156,13 +156,13 @@ def _sources(name, sign, side, device):
 
 
 def _cutout(images, centres):
-    """Images with a square of one colour, cut off at their edges.
+    """Images with a square of one colour, cut off where it ends outside of them.
 
-    It begins with a whole pixel, and the pixel in which it ends belongs to it, as with Pillow's ImageDraw.rectangle: it is
-    19 pixels wide in images of 32.
+    It begins with a whole pixel, of the image, and the pixel in which it ends belongs to it, as with Pillow's
+    ImageDraw.rectangle: it is 19 pixels wide in images of 32.
     """
     side = images.shape[-1]
-    first = ((centres - CUTOUT_SIDE / 2) * side).floor()[:, :, None]
+    first = ((centres - CUTOUT_SIDE / 2) * side).floor().clamp(min=0)[:, :, None]
     along = torch.arange(side, device=images.device)
     rows, columns = ((along >= first) & (along <= first + CUTOUT_SIDE * side)).unbind(1)
     square = rows[:, None, :, None] & columns[:, None, None, :]

@@ -60,6 +60,11 @@ def non_negative_float(text):
     return _number(text, float, lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
 
 
+def fraction(text):
+    """A number of at least 0 and below 1, for argparse."""
+    return _number(text, float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
+
+
 def positive_int(text):
     """A whole number above 0, for argparse."""
     return _number(text, int, lambda value: value > 0, "a whole number above 0")

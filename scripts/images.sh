@@ -24,7 +24,10 @@ while read -r name plr seed; do
     echo "pretrain $name $plr $seed"
 done <<< "$runs" | side_by_side
 
-[[ $flrs != *b12* ]] || flrs=${flrs/b12/$(python analyze.py boundary "$out" | cut -d' ' -f1)}
+if [[ $flrs == *b12* ]]; then
+    bracket=$(python analyze.py boundary "$out") || stop "(or give numbers in place of b12: FLRS=...)"
+    flrs=${flrs/b12/${bracket% *}}
+fi
 while read -r name _; do
     echo "average $name"
     echo "finetune pretrain/$name $flrs"

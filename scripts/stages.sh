@@ -42,6 +42,15 @@ list_runs() {
 }
 runs=$(list_runs)
 
+# Where PLRs or seeds are added to a sweep of several seeds, its runs get other seeds and names: all would be trained anew.
+for folder in "$out"/pretrain/plr*/; do
+    name=$(basename "$folder") plr=${folder##*/plr} plr=${plr%/} plr=${plr%-seed*}
+    if [[ -d $folder && " $plrs " == *" $plr "* ]] && ! grep -q "^$name " <<< "$runs"; then
+        stop "$out/pretrain/$name is no run of this sweep, as PLRS or SEEDS_PER_PLR were others then; give those, or" \
+            "another OUT"
+    fi
+done
+
 kept_epoch=
 if [ "$swa_anchor" = end ]; then  # SWA goes back to where its largest window begins
     largest=$(printf '%s\n' $windows | sort -n | tail -n 1)

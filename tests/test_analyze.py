@@ -183,7 +183,8 @@ def test_without_an_accuracy_of_convergence_regime_1_ends_at_the_lowest_train_lo
     found = measure_regimes(study)["b12"]
     if last is None:
         assert found is None
-        with pytest.raises(BadInput, match="add some with smaller or larger learning rates"):
+        side = "larger" if loss[0] == 5 else "smaller"
+        with pytest.raises(BadInput, match=f"add some with {side} learning rates"):
             convergence_bracket(study, refined=False)
         return
     above = PLRS[PLRS.index(last) + 1]
@@ -194,6 +195,40 @@ def test_without_an_accuracy_of_convergence_regime_1_ends_at_the_lowest_train_lo
     }
     command(monkeypatch, "boundary", tmp_path / "runs")
     assert capsys.readouterr().out == f"{lr_name(last)} {lr_name(above)}\n"
+
+
+@pytest.mark.parametrize("of_middle, fastest", [((0.5, None), 1e-2), ((0.5, None, None), 1e-1)])
+def test_a_diverged_run_never_converges_and_half_of_the_runs_of_a_plr_tell_its_loss(tmp_path, of_middle, fastest):
+    of_plrs = {1e-3: (1,), 1e-2: of_middle, 1e-1: (0.9,), 1.0: (5,)}
+    members = [{"lrs": [plr], "seed": seed} for plr, losses in of_plrs.items() for seed in range(len(losses))]
+    losses = [loss for of_plr in of_plrs.values() for loss in of_plr]
+    series = {"train_loss": [[3] * 10 + [loss] * 11 for loss in losses], "test_accuracy": [0.5] * len(members)}
+    write_run(tmp_path / "a", "pretrain", members, IMAGES, **series)
+    metrics = json.loads((tmp_path / "a/metrics.json").read_text())
+    metrics["diverged_at"] = [12 if loss is None else None for loss in losses]
+    (tmp_path / "a/metrics.json").write_text(json.dumps(metrics))
+    set_network(tmp_path, converged=None)
+    study = Study(tmp_path)
+    assert regimes.fastest_plr(study) == fastest
+    converging = [regimes.converges(study, study.runs[0], index) for index in range(len(members))]
+    assert converging == [
+        loss is not None and member["lrs"][0] <= fastest for loss, member in zip(losses, members)
+    ]
+
+
+def test_what_continues_a_diverged_run_may_begin_where_that_stopped(tmp_path):
+    write_study(tmp_path)
+    stopped = tmp_path / "pretrain/1.0"
+    for folder in [*tmp_path.glob("finetune/1.0-*"), tmp_path / "swa/1.0"]:
+        config = json.loads((folder / "config.json").read_text())
+        config["settings"]["first_step"] = 3
+        config["parent"] = {"run": os.path.relpath(stopped, folder), "step": 3}
+        (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match="differ in first_step"):
+        Study(tmp_path)
+    metrics = json.loads((stopped / "metrics.json").read_text()) | {"diverged_at": [3]}
+    (stopped / "metrics.json").write_text(json.dumps(metrics))
+    assert len(Study(tmp_path).of_stage("finetune")) == 2 * len(PLRS)
 
 
 def test_that_train_loss_is_a_mean_over_runs_and_the_last_tenth(tmp_path):

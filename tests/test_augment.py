@@ -99,9 +99,9 @@ def moved(image, *coefficients):
 
 
 def cut_out(image, centre):
-    """A square of 18.7 pixels of 32 that begins at a whole pixel."""
+    """A square of 18.7 pixels of 32 that begins at a whole pixel, of the image."""
     image, side, square = image.copy(), image.width, 40 * 14 / 30 * image.width / 32
-    top, left = (math.floor(share * side - square / 2) for share in centre)
+    top, left = (math.floor(max(0, share * side - square / 2)) for share in centre)
     ImageDraw.Draw(image).rectangle((left, top, left + square, top + square), (125, 123, 114))
     return image
 
@@ -178,11 +178,13 @@ def test_translation_leaves_black(side):
             assert not randaugment(torch.full((5, 3, side, side), 200, dtype=torch.uint8), choices).any()
 
 
-def test_cutout_is_a_square_of_19_of_32_pixels_cut_off_at_the_edges():
+def test_cutout_is_a_square_of_19_of_32_pixels_that_begins_inside_and_is_cut_off_at_its_end():
     operation = augment.SIGNED_OPERATIONS.index(("cutout", 1))
     centres = torch.tensor([[[0.5, 0.5]], [[0, 0.5]], [[0.5, 31.99 / 32]], [[0, 0]]])
     cut = randaugment(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), (torch.full((4, 1), operation), centres))
-    for image, rows, columns in zip(cut, [(6, 25), (0, 9), (6, 25), (0, 9)], [(6, 25), (6, 25), (22, 32), (0, 9)]):
+    for image, rows, columns in zip(
+        cut, [(6, 25), (0, 19), (6, 25), (0, 19)], [(6, 25), (6, 25), (22, 32), (0, 19)]
+    ):
         expected = torch.zeros(3, 32, 32, dtype=torch.uint8)
         expected[:, slice(*rows), slice(*columns)] = torch.tensor([[[125]], [[123]], [[114]]])
         assert torch.equal(image, expected)

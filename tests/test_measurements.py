@@ -684,6 +684,19 @@ def test_figure_8_needs_no_geometry(tmp_path):
         assert len(drawing.draw_practical_rows({"rows": [row]}).axes) == 2
 
 
+def test_a_stage_whose_bands_are_not_measured_is_named(tmp_path):
+    """After fine-tuning at a still lower FLR, say."""
+    write_practical_ideal(tmp_path, "transformer")
+    study = Study(tmp_path)
+    lowest = [run.path for run in study.of_stage("finetune") if run.members[0]["lrs"][1] == study.flrs()[0]]
+    for path in lowest:
+        (path / "bands-keep.json").unlink()
+        (path / "low-ends-keep.json").unlink()
+    for number in (8, 24, 25):
+        with pytest.raises(BadInput, match="are not measured.*; run analyze.py bands"):
+            figure_numbers(number, [Study(tmp_path)])
+
+
 def test_drawn_points_are_the_numbers():
     regimes = {"b12": {"last": 1e-3, "next": 2e-3}, "b2AB": None, "b23": None}
     points = [{"lr": 1e-3, "epoch": 40, "epochs": 90, "test_accuracy": 50.0}]

@@ -171,6 +171,7 @@ def test_optimisers_are_as_in_the_paper_unless_told_otherwise(image_file, tmp_pa
         ("vit", ["--heads", 5], "vit: 5 heads do not divide a width of 12"),
         ("vit", ["--patch", 3], "vit: patches of 3 pixels do not fill images of 8"),
         ("resnet18", ["--weight-decay", -1], "a finite number of at least 0"),
+        ("resnet18", ["--momentum", 1], "a number of at least 0 and below 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(name, words, message, image_file, tmp_path, capsys):

@@ -340,7 +340,8 @@ def test_sweeps_stop_where_b12_is_not_bracketed(quick, narrow, tmp_path):
     for script, short in (("images", SHORT | {"PLRS": "3e-3"}), ("boundary", BOUNDARY | {"SEEDS": "1"})):
         command = ["bash", f"scripts/{script}.sh", "narrow", str(tmp_path / "runs")]
         _, output = fails(*command, folder=ROOT, **quick | short | image_set)
-        assert "do not bracket the boundary of regimes 1 and 2" in output
+        assert "do not bracket the boundary of regimes 1 and 2; add some with" in output
+        assert ("(or give numbers in place of b12: FLRS=...)" in output) == (script == "images")
     assert complete(tmp_path / "runs") == {"pretrain/plr3e-3", "converge/lr3e-3-seed1"}
 
 
@@ -616,6 +617,11 @@ def test_runs_of_several_seeds_with_averages_at_their_end(quick, narrow, tmp_pat
         weights, end = averaging.weights(), study.parent(averaging).weights()
         assert weights["step"] == 8 and torch.equal(weights["weights"], end["weights"])
     assert not list(tmp_path.rglob("loss-*.pt"))
+    # With another PLR before it, or one seed alone, that PLR would get other seeds, and so be trained anew.
+    for other in ({"PLRS": "1e-4 1e-3"}, {"SEEDS_PER_PLR": "1"}):
+        command, environment = sweep("sweep.slurm", "mine.sh", 0)
+        code, output = fails(*command, folder=tmp_path, **quick | short | environment | other)
+        assert code == 2 and "is no run of this sweep, as PLRS or SEEDS_PER_PLR were others then" in output
 
 
 # What the sweeps of the paper would do: network, width, radius, batch, image set, learning rates of both stages.
@@ -882,7 +888,7 @@ def test_a_job_without_a_learning_rate_is_refused(index, listed):
 def test_a_job_skips_b12(listed):
     environment = {"SETUP": "s5", "SLURM_ARRAY_TASK_ID": "0"}
     output = run("bash", "scripts/sweep.slurm", **listed | environment)
-    assert output == "FLR b12 is skipped until all PLRs are there: bash scripts/images.sh s5 adds it\n"
+    assert output == "FLR b12 is skipped until all PLRs are there: bash scripts/images.sh s5 runs/s5 adds it\n"
     calls(listed)
     run("bash", "scripts/sweep.slurm", **listed | environment | {"FLRS": "b12"})
     assert [words[0] for words in calls(listed)] == ["train.py", "swa.py"]

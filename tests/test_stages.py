@@ -798,7 +798,7 @@ def test_bad_learning_rate(stage, lr, pretrained, tmp_path, capsys):
         (["--data", "none.pt"], "there is no none.pt; prepare it with: python -m data"),
         (["--device", "abacus"], "--device abacus: is no device"),
         (["--device", "cuda:99"], "--device cuda:99: no such CUDA GPU"),
-        (["--momentum", 0.9], "unrecognized arguments: --momentum"),
+        (["--nesterov", 0.9], "unrecognized arguments: --nesterov"),
     ],
 )
 def test_bad_arguments_of_training(change, message, tmp_path, capsys):

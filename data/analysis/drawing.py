@@ -141,7 +141,7 @@ NORMALISATION_TITLES = {
     KEEP: "published rule",
     DIVIDE: "divided by the usual standard deviation",
     STANDARDISE: "standardised by band",
-    REESTIMATE: "published, batch norm re-estimated",
+    REESTIMATE: "batch norm re-estimated by band",
 }
 
 
@@ -181,7 +181,11 @@ def draw_low_ends(numbers, figure):
         axes.set(xlabel=None)  # there is no room for six
         axes.label_outer()
         axes.set_title(f"low band to {panel['low_end']}", fontsize=9, pad=16)
-    figure.supxlabel(f"Pre-training {lr_label(numbers)}", fontsize=9)
+    figure.supxlabel(
+        f"Pre-training {lr_label(numbers)}. After fine-tuning, FLR {lr_text(numbers['flr'])}; the mid band begins where the "
+        f"low one ends, in $|k_x|+|k_y|$",
+        fontsize=9,
+    )
     label_band_accuracy(all_axes[0], numbers)
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside center right")
 
@@ -333,9 +337,20 @@ def draw_rows(draw, height, numbers):
     figure = plt.figure(figsize=(10.5, height * len(numbers["rows"])))
     for part, row in zip(np.atleast_1d(figure.subfigures(len(numbers["rows"]), 1)), numbers["rows"]):
         draw(row, part)
-        experiment = row["experiment"]
-        part.suptitle(f"{experiment['model']}, width {experiment['width']}, {experiment['data']}", fontsize=9)
+        part.suptitle(experiment_title(row["experiment"]), fontsize=9)
     return figure
+
+
+def experiment_title(experiment):
+    """What tells experiments apart: network, size and data; augmentation, and the optimiser's options, where there are."""
+    sizes = {"width": experiment["width"]} | {k: v for k, v in experiment.get("shape", {}).items() if k != "side"}
+    options = {k: v for k, v in experiment.get("optimizer", {}).items() if k != "name"}
+    words = [
+        experiment["model"],
+        *(f"{name.replace('_', ' ')} {value:g}" for name, value in (sizes | options).items()),
+    ]
+    augment = experiment.get("augment", "none")
+    return ", ".join([*words, experiment["data"], *([] if augment == "none" else [augment])])
 
 
 draw_accuracy_rows = functools.partial(draw_rows, draw_accuracy_panels, 3.7)

@@ -149,13 +149,13 @@ def converges(study, run, index):
     """Whether a pre-trained member of a study has converged.
 
     It has if it has the train accuracy that its network's record calls converged, averaged over the last tenth of the
-    run; or, of networks that reach none (converged is None), if its PLR is at most fastest_plr().
+    run; or, of networks that reach none (converged is None), if it has not diverged and its PLR is at most fastest_plr().
     """
     accuracy = study.network["converged"]
     if accuracy is not None:
         return has_converged(run.metrics, index, accuracy)
-    fastest = fastest_plr(study)
-    return fastest is not None and run.members[index]["lrs"][0] <= fastest
+    fastest, diverged = fastest_plr(study), run.metrics["diverged_at"][index] is not None
+    return fastest is not None and not diverged and run.members[index]["lrs"][0] <= fastest
 
 
 @functools.cache  # every member asks for it
@@ -163,11 +163,14 @@ def fastest_plr(study):
     """The PLR of the lowest train loss (mean over runs and the last tenth of each), or None if it is the smallest one.
 
     Up to it a larger learning rate makes faster progress, above it its noise keeps the loss up. Where the smallest PLR
-    has the lowest loss, nothing shows that a smaller one would not have a lower one still. Losses that are not finite
-    count as infinite.
+    has the lowest loss, nothing shows that a smaller one would not have a lower one still. Means are over losses that
+    are finite, and infinite where those of more than half of the runs are not.
     """
-    losses = means(study.by_plr("pretrain", lambda run, index: late_mean(run.metrics, "train_loss", index)))
-    losses = {plr: loss if math.isfinite(loss) else math.inf for plr, loss in losses.items()}
+    of_runs = study.by_plr("pretrain", lambda run, index: late_mean(run.metrics, "train_loss", index))
+    losses = {}
+    for plr, of_plr in of_runs.items():
+        finite = [loss for loss in of_plr if math.isfinite(loss)]
+        losses[plr] = np.mean(finite) if len(finite) >= len(of_plr) / 2 else math.inf
     fastest = min(losses, key=losses.get)
     return None if fastest == min(losses) else fastest
 
@@ -193,9 +196,10 @@ def convergence_bracket(study, refined):
     """
     b12 = measure_regimes(study)["b12"]
     if b12 is None:
+        side = "larger" if converging_plrs(study) else "smaller"
         raise BadInput(
-            f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some with smaller or "
-            f"larger learning rates"
+            f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some with {side} "
+            f"learning rates"
         )
     shares = means(study.by_plr("converge", reaches_its_loss)) if refined else {}
     last = max([b12["last"], *(lr for lr, share in shares.items() if share >= 0.5)])

@@ -151,10 +151,14 @@ def band_panel(study, normalisation, stage, flr):
         band for run in study.runs for band in (measurement(run, name) or {"accuracy": ()})["accuracy"]
     )
     later_lrs = [] if flr is None else [flr]
-    curves = [
-        {"band": band} | mean_and_std(study.by_plr(stage, of_measurement(name, "accuracy", band), *later_lrs))
-        for band in names
-    ]
+    by_band = {band: study.by_plr(stage, of_measurement(name, "accuracy", band), *later_lrs) for band in names}
+    if not all(by_band.values()):
+        what = stage if flr is None else f"{stage} at {flr:.4g}"
+        raise BadInput(
+            f"{study.folder}: accuracies on bands ({normalisation}) are not measured of {what}; run analyze.py bands "
+            f"{study.folder} --normalisation {normalisation}"
+        )
+    curves = [{"band": band} | mean_and_std(values) for band, values in by_band.items()]
     return {"stage": stage, "flr": flr, "window": GEOMETRY_WINDOW if stage == "swa" else None, "bands": curves}
 
 
@@ -164,9 +168,14 @@ def all_band_numbers(study):
 
 
 def low_ends(study):
-    """Where the low band ends in what was measured for figure 25 by the default normalisation, in order."""
+    """Where the low band ends in what was measured at the lowest FLR (figure 25) by the default normalisation, in order."""
     name = low_ends_name(bands.default_normalisation(study.network))
-    return sorted({end for run in study.runs for end in (measurement(run, name) or {"low_ends": ()})["low_ends"]})
+
+    def measured_ends(run, index):
+        return (measurement(run, name) or {"low_ends": ()})["low_ends"]
+
+    ends = study.by_plr("finetune", measured_ends, *study.flrs()[:1])
+    return sorted({end for of_plr in ends.values() for of_run in of_plr for end in of_run})
 
 
 def low_end_numbers(study):

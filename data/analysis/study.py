@@ -49,17 +49,24 @@ class Study:
     def _refuse_unlike_runs(self):
         """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
         first_of_kind, seen = {}, {}
-        for run in self.runs:
+        for run in sorted(self.runs, key=self._continues_diverged):
+            # What continues a diverged run begins where that stopped.
+            lengths = set(LENGTHS_OF_A_STAGE) - ({"first_step"} if self._continues_diverged(run) else set())
             for member in run.members:
                 kind = (stage_of(run), len(member["lrs"]))
                 first = first_of_kind.setdefault(kind, run)
-                self._refuse_difference(first, run, LENGTHS_OF_A_STAGE)
+                self._refuse_difference(first, run, lengths)
                 solution = (*kind, *member["lrs"], member["seed"], member.get("data_seed"))
                 if seen.setdefault(solution, run) is not run:
                     raise BadInput(
                         f"{self.folder}: {seen[solution].path} and {run.path} hold the same learning rate and seed; "
                         f"remove one of them"
                     )
+
+    def _continues_diverged(self, run):
+        """Whether a run continues one whose members all diverged, which ended it early."""
+        parent = self.parent(run)
+        return parent is not None and None not in parent.metrics["diverged_at"]
 
     def _refuse_difference(self, first, other, names):
         """Raise BadInput where two runs differ in settings with these names."""
