@@ -235,4 +235,6 @@ def test_barrier_protocols_are_those_of_the_paper():
         "si-mlp": (11, False, False),
         "si-convnet": (21, True, True),
         "si-resnet18": (21, True, True),
+        "resnet18": (21, False, True),
+        "vit": (7, False, False),
     }
