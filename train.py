@@ -32,10 +32,8 @@ from models.compiled import compiled_or_plain, unchanged
 from models.cudagraph import captured
 from models.evaluator import Evaluator, loss_and_correct
 
-OPTIMIZER_OPTIONS = {
-    "momentum": fraction,
-    "weight_decay": non_negative_float,
-}  # not published of the practical ResNet
+# Arguments of train.py, as the paper does not publish them of its practical ResNet.
+OPTIMIZER_OPTIONS = {"momentum": fraction, "weight_decay": non_negative_float}
 STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
 
 

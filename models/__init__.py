@@ -38,10 +38,10 @@ class Network:
     rho: float | None = None  # radius of the sphere that all trained weights lie on; None: they are free
     classifier_norm: float | None = None  # of `network.classifier`, frozen at its initialisation; None: trained
     width: int = 32  # unless another is asked for
+    batch_size: int = 128  # likewise
     # More whole numbers that build() takes, with what they are unless another is asked for; `side`, where it is among
     # them, is always that of the images in pixels.
     shape: dict = dataclasses.field(default_factory=dict)
-    batch_size: int = 128  # likewise
     augment: str = "none"  # of training images, unless another is asked for: see data/augment.py
     smallest_image: int = 1  # pixels of a side
     lr_label: str = "learning rate"  # on axes

@@ -4,7 +4,8 @@
 #   python train.py $flags --data "$data" --lr 1e-3 --steps $epochs --keep 62 --out RUN
 
 # As in S8 but for what is smaller, and RandAugment, under which such a network hardly learns: after 20 epochs at 2e-3
-# (two blocks, one run) test accuracy was 29 %, and 42 % with crops and flips alone. The high FLR is b12, as that of the paper is the largest PLR that converges.
+# (two blocks, one run) test accuracy was 29 %, and 42 % with crops and flips alone. The high FLR is b12, as that of the paper is the largest
+# PLR that converges.
 flags="--model vit --width 64 --depth 4 --heads 4 --patch 4 --weight-decay 1e-4 --batch-size 32
        --augment crop-flip --log-every 5"
 data=datasets/cifar10-16.pt
