@@ -227,6 +227,102 @@ def test_seeds_of_the_study_are_dealt_out_once(there, seeds, jobs, folders, list
 
 
 @pytest.mark.parametrize(
+    "there, seeds, data_seeds, jobs, added",
+    [
+        ([], "1", "1 2 3 4 5 6 7", 2, {"data1to4-seed1": "1 2 3 4", "data5to7-seed1": "5 6 7"}),
+        ([], "4 3", "12\n9 10", 1, {"data9to10-12-seed3": "9 10 12", "data9to10-12-seed4": "9 10 12"}),
+        (["seed1-2"], "2 3", "2 6 4 7", 1, {"data6to7-seed2": "6 7", "data2-4-6to7-seed3": "2 4 6 7"}),
+        (["data2to4-9-seed1"], "1", "1 2 3 4 5", 3, {"data1-seed1": "1", "data5-seed1": "5"}),
+        (["data1to2-seed3"], "3 8", "1 2 3 4 5", 1, {"data3to5-seed3": "3 4 5", "seed8": "1 2 3 4 5"}),
+        (["data1to2-4-seed3"], "3", "4 2", 2, {}),
+    ],
+)
+def test_data_seeds_of_the_study_are_dealt_out_once(there, seeds, data_seeds, jobs, added, listed, tmp_path):
+    out = tmp_path / FOLDER
+    out.mkdir()
+    (out / "folders").write_text("".join(f"{name}\n" for name in there))
+    asked = {"JOBS": str(jobs), "SEEDS": seeds, "DATA_SEEDS": data_seeds}
+    run("bash", "scripts/synthetic.sh", str(out), **listed | asked)
+    folders = (out / "folders").read_text().split()
+    assert folders == [*there, *added]
+    trained = [words for words in calls(listed) if words[0] == "train.py"]
+    of_folder = {Path(*value_of("--out", words)).name: words for words in trained}
+    assert set(of_folder) == set(folders)
+    for name, expected in added.items():
+        assert value_of("--data-seed", of_folder[name]) == expected.split()
+        assert value_of("--seed", of_folder[name]) == [name[-1]]
+    pairs = [
+        (data_seed, seed)
+        for words in trained
+        for data_seed in value_of("--data-seed", words)
+        for seed in value_of("--seed", words)
+    ]
+    assert len(set(pairs)) == len(pairs)
+    assert {(data_seed, seed) for data_seed in data_seeds.split() for seed in seeds.split()} <= set(pairs)
+
+
+def test_learning_rates_of_the_study_are_those_of_the_grid(listed, tmp_path):
+    exponents = [f"1e{number}" for number in ("-4.5", "-3", "-2.25", "-2.125", "-1.875", "-1.75", "-0.25", "+0")]
+    flrs = ("low", "1e-4", "1e-2.5", "3e-3", "high")
+    lengths = {"PRETRAIN_STEPS": "60000", "FINETUNE_STEPS": "300"}
+    lengths |= {"SEEDS": "1 2", "DATA_SEEDS": " ".join(map(str, range(500))), "JOBS": "2"}
+    asked = {"PLRS": " ".join(exponents)} | lengths
+    output = run("bash", "scripts/synthetic.sh", str(tmp_path / FOLDER), "--flr", *flrs, **listed | asked)
+    made = calls(listed)
+    trained, tuned, averaged = (
+        next(words for words in made if words[0] == name) for name in ("train.py", "finetune.py", "swa.py")
+    )
+    grid = [float(lr) for lr in learning_rates("scripts/ticks.args")]
+    assert [float(lr) for lr in value_of("--lr", trained)] == [grid[at] for at in (0, 6, 9, 10, 12, 13, 21, 22)]
+    assert [float(lr) for lr in value_of("--lr", tuned)] == [grid[0], grid[2], grid[8], 3e-3, grid[10]]
+    # As far apart as in the paper's 40000 iterations, the last one at the end.
+    assert value_of("--spacing", averaged) == ["100"] and value_of("--keep", trained) == ["55100"]
+    # 8000 networks, 60000 + 5 * 300 iterations and 4900 of SWA, which count half as much again; 8 microseconds; 2 processes.
+    minutes = 8000 * (60000 + 1500 + 4900 * 1.5) * 8e-6 / 2 / 60
+    plan = re.search(
+        r"^8000 networks in 4 run folders, 60000 .* 300 .* 5 FLRs: about (\d+) minutes", output, re.MULTILINE
+    )
+    assert int(plan[1]) - 1 <= minutes <= int(plan[1])
+
+
+def test_the_plan_of_the_papers_study(listed, tmp_path):
+    output = run("bash", "scripts/synthetic.sh", str(tmp_path / FOLDER), **listed)
+    assert re.search(r"^1150 networks in 1 run folders, 40000 .* 20000 .* 11 FLRs", output, re.MULTILINE)
+
+
+def test_an_flr_that_is_the_plr_gives_equal_budgets(quick, tmp_path):
+    out, long = tmp_path / FOLDER, tmp_path / "long"
+    asked = {"PLRS": "1e-3 high", "SEEDS": "4", "DATA_SEEDS": "7 8 9", "TRAIN_FLAGS": "", "LEFT_OUT": "figures"}
+    # Neither length is that of a pass over the training set, 32 iterations.
+    lengths = {"PRETRAIN_STEPS": "50", "FINETUNE_STEPS": "25"}
+    run("bash", "scripts/synthetic.sh", str(out), "--flr", "low", "1e-3", "high", **quick | asked | lengths)
+    plrs, data_seeds = [1e-3, 10**-2.125], [7, 8, 9]
+    same = ["--data", "ticks", "--seed", 4, "--data-seed", *data_seeds, "--steps", 75]
+    assert call("train", *same, "--lr", *plrs, "--out", long) == 0
+    trained_for_long = Run(long).weights()["weights"].view(3, 2, -1)
+    study = Study(out)
+    assert study.flrs() == [10**-4.5, *plrs]
+
+    def weights(run, index):
+        return run.weights()["weights"][index]
+
+    for at, plr in enumerate(plrs):
+        of_seeds, iterations = study.from_scratch(weights, plr)
+        assert iterations == 75
+        assert torch.equal(torch.stack(of_seeds), trained_for_long[:, at])
+        assert len(study.by_plr("finetune", weights, 10**-4.5)[plr]) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"PLRS": "1e-3 hihg"}, {"PLRS": "1e-2.x"}, {"DATA_SEEDS": "1-5"}, {"SEEDS": "1 x"}, {"SEEDS": "01"}]
+)
+def test_the_study_refuses_what_are_no_rates_or_seeds(wrong, listed, tmp_path):
+    code, output = fails("bash", "scripts/synthetic.sh", str(tmp_path / "out"), **listed | wrong)
+    assert code == 2 and output.startswith(f"{[*wrong][0]}: ") and len(output.splitlines()) == 1
+    assert calls(listed) == [] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     "arguments", [("out", "1e-3"), ("--flr", "low"), ("out", "--flr", "low", "hihg"), ("--help",)]
 )
 def test_the_study_says_how_it_is_used(tmp_path, arguments):
