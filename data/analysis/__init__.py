@@ -1,6 +1,7 @@
 """What is made of metrics: regimes, claims and figures, from run folders alone, whatever network they are of.
 
-    regimes.py    what a regime is, and where the boundaries between regimes lie
+    regimes.py    what a regime is, by metrics, and where the boundaries between regimes lie
+    boundaries.py the rules of these boundaries, by numbers of runs, and how sure they are
     study.py      the runs of one experiment, and values of their members
     series.py     the numbers behind each figure
     drawing.py    draws a figure from its numbers

@@ -375,12 +375,17 @@ def draw_curve(axes, curve, shaded=True, *, color, **style):
 
 
 def prepare_plr_axes(axes, numbers):
-    """A log axis of PLRs with the measured regime boundaries: dashed b12 and b23, dotted b2AB, regimes named on top."""
+    """A log axis of PLRs with the measured regime boundaries: dashed b12 and b23, dotted b2AB, regimes named on top.
+
+    Faint bands reach over all places of a boundary that are likely by resamples of the runs, where there are some.
+    """
     axes.set_xscale("log")
     axes.set_xlabel(f"Pre-training {lr_label(numbers)}")
     axes.margins(x=0.03)
     left, right = axes.get_xlim()
     places = {name: np.sqrt(place["last"] * place["next"]) for name, place in numbers["regimes"].items() if place}
+    for likely in (place["range"] for place in numbers["regimes"].values() if place and "range" in place):
+        axes.axvspan(*likely, color="0.35", alpha=0.1, linewidth=0, zorder=0)
     for name, place in places.items():
         axes.axvline(place, color="0.35", linestyle=":" if name == "b2AB" else "--", linewidth=1, zorder=0)
     b12, b2ab, b23 = (places.get(name) for name in ("b12", "b2AB", "b23"))

@@ -5,7 +5,7 @@ may be a tensor. index: that of a member. Training that stops early, boundaries 
 
 measure_regimes(study)      {"b12": {"last": PLR, "next": PLR}, ...}
 
-The thresholds are this project's own.
+The rules of boundaries themselves stand in boundaries.py. The thresholds are this project's own.
 """
 
 import functools
@@ -13,10 +13,11 @@ import math
 
 import numpy as np
 
+from data import ticks
+from data.analysis import boundaries
+from data.analysis.boundaries import SAME_ACCURACY, Finetuned, Pretrained, RunNumbers
 from data.commandline import BadInput
 
-SAME_ACCURACY = 0.01  # test accuracies no further apart count as the same
-CHANCE_LOSS = 0.5  # at chance, train loss is at least this part of its initial value
 LATEST_CONVERGENCE = 1e-2  # train loss at which the paper's runs count as converged; they stop at 1e-4
 
 # -------------------------------------------------------------------------------------------- members, by their metrics
@@ -54,18 +55,11 @@ def has_converged(metrics, index, accuracy):
     return late_mean(metrics, "train_accuracy", index) >= accuracy
 
 
-def is_at_chance(test_accuracy, part_of_initial_loss, classes):
-    """Whether late test accuracy is at most 1 pp above chance, and train loss at least half of its initial value.
-
-    What is NaN, as of members that diverged, speaks for chance.
-    """
-    return not (test_accuracy > 1 / classes + SAME_ACCURACY or part_of_initial_loss < CHANCE_LOSS)
-
-
 def late_values(metrics, name, index):
     """The values of a series in the last tenth of the run (epochs 181-200 of 200), NaN where not finite."""
-    steps = np.array(metrics["step"])
-    return of_member(metrics, name, index)[(steps > 0.9 * steps[-1]) | (steps == steps[-1])]
+    steps = metrics["step"]
+    late = [row[index] for step, row in zip(steps, metrics[name]) if step > 0.9 * steps[-1] or step == steps[-1]]
+    return np.array([as_float(number) for number in late])
 
 
 def late_mean(metrics, name, index):
@@ -75,7 +69,7 @@ def late_mean(metrics, name, index):
 
 def late_part_of_initial_loss(metrics, index):
     """Mean train loss in the last tenth of the run, relative to the initial one."""
-    return late_mean(metrics, "train_loss", index) / losses_at(metrics, 0)[index]
+    return late_mean(metrics, "train_loss", index) / as_float(metrics["train_loss"][0][index])
 
 
 def late_part_of_earlier_loss(metrics, index):
@@ -116,33 +110,80 @@ def convergence_level(run):
 
 @functools.cache  # every figure of a study asks for them
 def measure_regimes(study):
-    """The boundaries between regimes (paper, sections 3 and 4), each between two neighbours of the PLR grid.
+    """The boundaries between regimes of a study, {"b12", "b2AB", "b23"}, see boundaries.measure()."""
+    return boundaries.measure(run_numbers(study))
 
-    Returns {"b12", "b2AB", "b23"}, each {"last": PLR, "next": PLR}: the last PLR below the boundary and the first
-    above it; None where the grid does not bracket the boundary.
 
-    b12: `last` is the largest PLR at which at least half of the runs converge, see converges(). (Smaller PLRs that are
-        not there yet are slow, not noisy.)
-    b23: `next` is the smallest PLR from which on every PLR is at chance, see is_at_chance(), by means over runs and
-        the last tenth of each; always None of networks that do not diverge, whose regime 2 has no end.
-    b2AB: `last` is the end of subregime 2A: the last PLR of regime 2 from which fine-tuning reaches the same test
-        accuracy at every FLR, and no worse a one than the best of regime 1's pre-training. Means over runs are the
-        same within 1 pp or two standard errors of their difference, whichever is more.
+@functools.cache
+def run_numbers(study):
+    """The RunNumbers of a study.
+
+    Units are the data seeds, where there are several (on ticks), as all runs of one share its data and vary less among
+    themselves; otherwise runs, each with its fine-tunings.
     """
-    accuracies = means(study.by_plr("pretrain", lambda run, index: late_mean(run.metrics, "test_accuracy", index)))
-    losses = means(study.by_plr("pretrain", lambda run, index: late_part_of_initial_loss(run.metrics, index)))
-    plrs, classes = list(accuracies), study.settings["classes"]
-    trains = [plr for plr in plrs if not is_at_chance(accuracies[plr], losses[plr], classes)]
-    b12 = boundary(converging_plrs(study), plrs)
-    b23 = boundary(trains, plrs) if study.network["diverges"] else None
-    inside = [plr for plr, meets in meet_2a(study, plrs, b12, b23).items() if meets]
-    return {"b12": b12, "b2AB": boundary(inside, plrs), "b23": b23}
+    members = [member for run in study.of_stage("pretrain") for member in run.members]
+    shared = len({member.get("data_seed") for member in members}) > 1
+    accuracy = study.network["converged"]
+
+    def unit(run, index):
+        return run.members[index]["data_seed" if shared else "seed"]
+
+    def pretrained(run, index):
+        return Pretrained(
+            plr=run.members[index]["lrs"][0],
+            unit=unit(run, index),
+            converged=accuracy is not None and has_converged(run.metrics, index, accuracy),
+            stays_finite=stays_finite(run, index),
+            late_loss=late_mean(run.metrics, "train_loss", index),
+            part_of_loss=late_part_of_initial_loss(run.metrics, index),
+            late_accuracy=late_mean(run.metrics, "test_accuracy", index),
+            accuracy=final_accuracy(run, index),
+        )
+
+    def finetuned(run, index):
+        return Finetuned(run.members[index]["lrs"][0], unit(run, index), flr, final_accuracy(run, index))
+
+    def listed(by_plr):
+        return [of_run for of_plr in by_plr.values() for of_run in of_plr]
+
+    of_finetuning = []
+    for flr in study.flrs():
+        of_finetuning += listed(study.by_plr("finetune", finetuned, flr))
+    return RunNumbers(
+        listed(study.by_plr("pretrain", pretrained)),
+        of_finetuning,
+        classes=study.settings["classes"],
+        test_samples=number_of_test_samples(study),
+        shared=shared,
+        by_accuracy=accuracy is not None,
+        diverges=study.network["diverges"],
+    )
+
+
+def number_of_test_samples(study):
+    """The number of test samples of a study, None where it is unknown.
+
+    Settings of runs on images do not have it. The accuracies of their pre-trainings do, if enough were logged.
+    """
+    if study.network["task"] == "ticks":
+        return ticks.TEST_SIZE
+    rows = [row for run in study.of_stage("pretrain") for row in run.metrics["test_accuracy"]]
+    return boundaries.size_of_test_set([number for row in rows for number in row if number is not None])
+
+
+def final_accuracy(run, index):
+    return as_float(run.metrics["test_accuracy"][-1][index])
+
+
+def stays_finite(run, index):
+    return run.metrics["diverged_at"][index] is None
 
 
 def converging_plrs(study):
     """The PLRs at which at least half of the runs converge, in order."""
-    shares = means(study.by_plr("pretrain", functools.partial(converges, study)))
-    return [plr for plr, share in shares.items() if share >= 0.5]
+    numbers = run_numbers(study)
+    [converging] = boundaries.converging(numbers, numbers.whole())
+    return [plr for plr, converges in zip(numbers.plrs, converging) if converges]
 
 
 def converges(study, run, index):
@@ -154,34 +195,29 @@ def converges(study, run, index):
     accuracy = study.network["converged"]
     if accuracy is not None:
         return has_converged(run.metrics, index, accuracy)
-    fastest, diverged = fastest_plr(study), run.metrics["diverged_at"][index] is not None
-    return fastest is not None and not diverged and run.members[index]["lrs"][0] <= fastest
+    fastest = fastest_plr(study)
+    return fastest is not None and stays_finite(run, index) and run.members[index]["lrs"][0] <= fastest
 
 
 @functools.cache  # every member asks for it
 def fastest_plr(study):
-    """The PLR of the lowest train loss (mean over runs and the last tenth of each), or None if it is the smallest one.
-
-    Up to it a larger learning rate makes faster progress, above it its noise keeps the loss up. Where the smallest PLR
-    has the lowest loss, nothing shows that a smaller one would not have a lower one still. Means are over losses that
-    are finite, and infinite where those of more than half of the runs are not.
-    """
-    of_runs = study.by_plr("pretrain", lambda run, index: late_mean(run.metrics, "train_loss", index))
-    losses = {}
-    for plr, of_plr in of_runs.items():
-        finite = [loss for loss in of_plr if math.isfinite(loss)]
-        losses[plr] = np.mean(finite) if len(finite) >= len(of_plr) / 2 else math.inf
-    fastest = min(losses, key=losses.get)
-    return None if fastest == min(losses) else fastest
+    """The PLR of the lowest train loss, see boundaries.fastest(), or None if it is the smallest one."""
+    numbers = run_numbers(study)
+    [fastest] = boundaries.fastest(numbers, numbers.whole())
+    return numbers.plrs[fastest] if fastest > 0 else None
 
 
 def boundary_lines(study):
-    """What measure_regimes() found, in a line for every boundary."""
-    lines = []
+    """What measure_regimes() found, in a line for every boundary, and how many of the resamples agree."""
+    lines, units = [], "data seeds" if run_numbers(study).shared else "runs"
     for name, title in (("b12", "1|2"), ("b2AB", "2A|2B"), ("b23", "2|3")):
         place, found = measure_regimes(study)[name], "not bracketed by these runs"
         if place:
-            found = f"between {place['last']:.4g} and {place['next']:.4g}"
+            found, how_sure = f"between {place['last']:.4g} and {place['next']:.4g}", "single runs"
+            if "shares" in place:
+                share = 100 * place["shares"].get(place["last"], 0)
+                how_sure = f"in {share:.0f} % of {boundaries.RESAMPLES} resamples of {units}"
+            found += f" ({how_sure})"
         elif name == "b23" and not study.network["diverges"]:
             found = "none, as this network does not diverge"
         lines.append(f"boundary {title}: {found}")
@@ -210,23 +246,14 @@ def convergence_bracket(study, refined):
 
 
 def meet_2a(study, plrs, b12, b23):
-    """{PLR: whether it meets the criterion of 2A (see measure_regimes)} for those of regime 2 with two or more FLRs."""
+    """{PLR: whether it belongs to 2A} for those of `plrs` in regime 2 that boundaries.subregime_2a() has measured."""
     if b12 is None:
         return {}
-    pretrained = study.by_plr("pretrain", final_accuracy)
-    best_of_regime_1 = max((pretrained[plr] for plr in plrs if plr <= b12["last"]), key=np.mean)
-    finetuned = [study.by_plr("finetune", final_accuracy, flr) for flr in study.flrs()]
-    meets = {}
-    for plr in plrs:
-        reached = [curve[plr] for curve in finetuned if plr in curve]
-        if plr > b12["last"] and not (b23 and plr > b23["last"]) and len(reached) >= 2:
-            best, worst = max(reached, key=np.mean), min(reached, key=np.mean)
-            meets[plr] = not is_worse(worst, best) and not is_worse(worst, best_of_regime_1)
-    return meets
-
-
-def final_accuracy(run, index):
-    return run.metrics["test_accuracy"][-1][index]
+    numbers = run_numbers(study)
+    ends = (np.array([numbers.plrs.index(end["last"]) if end else -1]) for end in (b12, b23))
+    [inside], [measured] = boundaries.subregime_2a(numbers, numbers.whole(), *ends)
+    index = {plr: number for number, plr in enumerate(numbers.plrs)}
+    return {plr: bool(inside[index[plr]]) for plr in plrs if measured[index[plr]]}
 
 
 def is_worse(accuracies, others):
@@ -237,13 +264,6 @@ def is_worse(accuracies, others):
 def standard_error(values, others):
     """That of the difference of two means; a single value adds nothing, as its own is unknown."""
     return np.sqrt(sum(np.var(sample, ddof=1) / len(sample) for sample in (values, others) if len(sample) > 1))
-
-
-def boundary(below, plrs):
-    """The boundary above the largest of the PLRs `below`, or None where the grid has no PLR on both its sides."""
-    if not below or max(below) == plrs[-1]:
-        return None
-    return {"last": max(below), "next": plrs[plrs.index(max(below)) + 1]}
 
 
 def means(values_by_plr):
