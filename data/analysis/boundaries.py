@@ -90,7 +90,7 @@ class RunNumbers:
         of_plr = {plr: set() for plr in self.plrs}
         for run in [*pretrained, *finetuned]:
             of_plr[run.plr].add(run.unit)
-        # PLRs with the same shared units are drawn at once. So a draw never leaves a PLR without runs.
+        # PLRs with the same shared units are drawn at once; others apart, so that no draw leaves one without runs.
         stratum = {plr: tuple(sorted(units)) if shared else plr for plr, units in of_plr.items()}
         units = list(dict.fromkeys((stratum[plr], unit) for plr in self.plrs for unit in sorted(of_plr[plr])))
         self.strata = [
