@@ -298,6 +298,12 @@ def main():
 
     claims = commands.add_parser("claims", help="hold the claims of the paper against the runs of one experiment")
     claims.add_argument("folder", help="folder of the run folders of one experiment")
+    claims.add_argument(
+        "--run-std",
+        type=positive_float,
+        metavar="PP",
+        help="standard deviation of a run's test accuracy in pp, where it is known; by default that of the runs' repeats",
+    )
     claims.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to a file, too")
 
     bracket = commands.add_parser(
@@ -552,7 +558,7 @@ def refuse_others(runs, name, options):
 def claims_command(args):
     study = Study(args.folder)
     report_incomplete(study)
-    regimes, verdicts = measure_regimes(study), judge(study)
+    regimes, verdicts = measure_regimes(study), judge(study, args.run_std)
     print(*boundary_lines(study), sep="\n")
     for verdict in verdicts:
         print(verdict_line(verdict))

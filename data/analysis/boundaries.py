@@ -81,7 +81,7 @@ class RunNumbers:
         self, pretrained, finetuned, *, classes, test_samples=None, shared=False, by_accuracy=True, diverges=True
     ):
         self.plrs = sorted({run.plr for run in pretrained})
-        flrs = sorted({run.flr for run in finetuned})
+        flrs = self.flrs = sorted({run.flr for run in finetuned})
         finetuned = [run for run in finetuned if run.plr in self.plrs]
         self.chance, self.test_samples = 1 / classes, test_samples
         self.shared, self.by_accuracy, self.diverges = shared, by_accuracy, diverges
@@ -265,10 +265,16 @@ def subregime_2a(numbers, samples, b12, b23):
     differences are, not whether they are significant. It is that of all runs in resamples, too, as runs that are drawn
     twice differ less.
 
-    Measured are the PLRs of regime 2 up to the first that was fine-tuned at fewer than two FLRs.
+    Of networks that never converge only FLRs below b12 count: what is fine-tuned at b12 itself, above which noise keeps the
+    loss up, is about as noisy as pre-training there, wherever it comes from.
+
+    Measured are the PLRs of regime 2 up to the first that was fine-tuned at fewer than two FLRs that count.
     """
     finetuned, place = numbers.of("finetuned", samples), np.arange(len(numbers.plrs))
     there, means = finetuned.runs > 0, finetuned.mean()
+    if not numbers.by_accuracy:
+        end_of_1 = np.array(numbers.plrs)[np.maximum(b12, 0)]
+        there = there & (np.array(numbers.flrs) < end_of_1[:, None])[:, None, :]
     best = np.where(there, means, -np.inf).max(axis=2, initial=-np.inf)
     worst = np.where(there, means, np.inf).min(axis=2, initial=np.inf)
     pretrained = np.where(place <= b12[:, None], numbers.of("accuracy", samples).mean(), -np.inf)
@@ -282,6 +288,45 @@ def without_gap(flags, b12):
     """The flags that are set without a gap from b12 upwards, [samples, P]."""
     below = np.arange(flags.shape[1]) <= b12[:, None]
     return flags & np.logical_and.accumulate(flags | below, axis=1)
+
+
+# ----------------------------------------------------------------------------------------------------------- 2A itself
+
+
+def width_of_2a(numbers):
+    """(estimate, lower, upper) of b2AB / b12, by the middles (of logarithms) of where each lies, and by resamples.
+
+    The ends, of 95 % of the resamples, allow for the boundaries to lie anywhere between two PLRs. Where a resample does
+    not bracket both, the ratio may be anything; without repeats it may, too. The estimate is NaN where it is not known.
+    """
+    samples, plrs = numbers.resamples(), np.array([0, *numbers.plrs, np.inf])
+
+    def ratios(of_samples):
+        places = last_plrs(numbers, of_samples)
+        b12, b2ab = (1 + np.where(places[name] < 0, np.nan, places[name]) for name in ("b12", "b2AB"))
+        known = ~np.isnan(b12 + b2ab)
+        b12, b2ab = (np.where(known, place, 0).astype(int) for place in (b12, b2ab))
+        lowest = np.where(known, plrs[b2ab] / plrs[b12 + 1], 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            highest = np.where(known, plrs[b2ab + 1] / plrs[b12], np.inf)
+        return lowest, highest
+
+    [lowest], [highest] = ratios(numbers.whole())
+    estimate = math.sqrt(lowest * highest) if math.isfinite(highest) else math.nan
+    if samples is None:
+        return estimate, -math.inf, math.inf
+    lower, upper = ratios(samples)
+    return estimate, np.sort(lower)[int(0.025 * RESAMPLES)], np.sort(upper)[int(0.975 * RESAMPLES)]
+
+
+def share_without_2a(numbers):
+    """The part of the resamples in which regime 2 was fine-tuned and none of it is 2A; None without repeats."""
+    samples = numbers.resamples()
+    if samples is None:
+        return None
+    places = last_plrs(numbers, samples)
+    inside, measured = subregime_2a(numbers, samples, places["b12"], places["b23"])
+    return float(np.mean(measured.any(axis=1) & ~inside.any(axis=1)))
 
 
 # ----------------------------------------------------------------------------------------------------------- test sets

@@ -10,40 +10,86 @@ import numpy as np
 
 from data.analysis import claims_accuracy, claims_solutions  # noqa: F401 (they declare the claims)
 from data.analysis.evidence import CLAIMS, Evidence, NotMeasurable
+from data.analysis.intervals import HOLDS, Interval, all_of
 
-HOLDS, FAILS, NOT_MEASURABLE = "holds", "does not hold", "not measurable"
+NOT_MEASURABLE = "not measurable"
 
 
-def judge(study):
-    """[{"claim", "verdict", "measured", "criterion", "source"}] for every claim, in order of definition.
+def judge(study, std=None):
+    """[{"claim", "verdict", "measured", "decisions", "criterion", "source"}] for every claim, in order of definition.
 
-    `measured` is a dictionary of numbers. Where a claim is not measurable, `missing` says why.
+    std: the standard deviation of a run's test accuracy, in pp, where it is known otherwise than from repeats.
+    `measured` is a dictionary of numbers, and of intervals {"estimate", "lower", "upper"}; `decisions` has what each of
+    them says. Where a claim is not measurable, `missing` says why. `if_2A_ended_earlier` and `if_2A_ended_later` have
+    the verdicts with b2AB one step of the grid away, where they differ.
     """
-    evidence = Evidence(study)
-    return [judge_claim(claim, evidence) for claim in CLAIMS]
+    evidence = Evidence(study, std)
+    moved = {name: Evidence(study, std, regimes) for name, regimes in moved_ends_of_2a(evidence).items()}
+    verdicts = []
+    for claim in CLAIMS:
+        verdict = judge_claim(claim, evidence)
+        others = {name: judge_claim(claim, other)["verdict"] for name, other in moved.items()}
+        verdicts.append(verdict | {name: other for name, other in others.items() if other != verdict["verdict"]})
+    return verdicts
+
+
+def moved_ends_of_2a(evidence):
+    """{what to say of it: regimes} with b2AB one step of the grid away, where it then still lies within regime 2."""
+    regimes, plrs, moved = evidence.regimes, evidence.plrs, {}
+    if not regimes["b2AB"]:
+        return moved
+    last = plrs.index(regimes["b2AB"]["last"])
+    end_of_2 = plrs.index(regimes["b23"]["last"]) if regimes["b23"] else len(plrs) - 1
+    for name, index in (("if_2A_ended_earlier", last - 1), ("if_2A_ended_later", last + 1)):
+        if regimes["b12"]["next"] <= plrs[index] and index < end_of_2:
+            moved[name] = regimes | {"b2AB": {"last": plrs[index], "next": plrs[index + 1]}}
+    return moved
 
 
 def judge_claim(claim, evidence):
-    verdict = {"claim": claim.name, "verdict": NOT_MEASURABLE, "measured": {}}
+    verdict = {"claim": claim.name, "verdict": NOT_MEASURABLE, "measured": {}, "decisions": {}}
     try:
         evidence.need(claim.kinds)
-        holds, measured = claim.check(evidence)
-        verdict |= {"verdict": HOLDS if holds else FAILS, "measured": {k: plain(v) for k, v in measured.items()}}
+        parts = claim.check(evidence)
+        verdict["measured"] = {found.name: plain(found.value) for found in parts}
+        verdict["decisions"] = {found.name: found.decision for found in parts if found.decision}
+        verdict["verdict"] = all_of(verdict["decisions"].values())
     except NotMeasurable as missing:
         verdict["missing"] = str(missing)
     return verdict | {"criterion": claim.criterion, "source": claim.source}
 
 
 def plain(value):
-    return float(f"{value:.6g}") if isinstance(value, (float, np.floating)) else value
+    """What JSON holds of a value: of an interval the ends that are finite, or null."""
+    if isinstance(value, Interval):
+        return {name: plain(number) for name, number in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: plain(number) for name, number in value.items()}
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value
 
 
 def verdict_line(verdict):
     """One line: claim, verdict, what was measured (or is missing), and the criterion with its source."""
-    numbers = [f"{name} {text(value)}" for name, value in verdict["measured"].items()]
+    numbers = []
+    for name, value in verdict["measured"].items():
+        decision = verdict["decisions"].get(name, HOLDS)
+        numbers.append(f"{name} {text(value)}" + (f" ({decision})" if decision != HOLDS else ""))
     found = verdict.get("missing") or ", ".join(numbers)
+    for name, what in (("if_2A_ended_earlier", "earlier"), ("if_2A_ended_later", "later")):
+        if name in verdict:
+            found += f"; {verdict[name]} if 2A ended one PLR {what}"
     return f"{verdict['claim']} {verdict['verdict']}: {found} | criterion: {verdict['criterion']} ({verdict['source']})"
 
 
 def text(value):
+    """A number with four digits, an interval as `estimate [lower, upper]`, which has no ends where nothing tells them."""
+    if isinstance(value, dict) and "estimate" in value:
+        ends = (value["lower"], value["upper"])
+        return text(value["estimate"]) + (f" [{text(ends[0])}, {text(ends[1])}]" if None not in ends else " [?]")
+    if isinstance(value, dict):
+        return " ".join(
+            text(number) if name == "correlation" else f"({name} {text(number)})" for name, number in value.items()
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,23 +1,42 @@
-"""What claims are judged by: the Evidence of a study, comparisons of accuracies, and @claim, which declares one.
+"""What claims are judged by: the Evidence of a study, the Parts of a claim, and @claim, which declares one.
 
 Nothing here knows where regimes lie: their boundaries are measured (see regimes.py), and every criterion speaks of all
-setups that the claim speaks of. The thresholds are this project's own. Accuracies are in percent and means over
-runs; "pp" are percentage points; "best" is the highest mean. `A` exceeds `B` if its mean is higher by more than two
-standard errors of the difference (of single runs: if it is higher).
+setups that the claim speaks of. The thresholds are this project's own. Accuracies are in percent and means over runs;
+"pp" are percentage points; "best" is the highest mean. A claim consists of parts, each an Interval that is held against
+a Bound; it holds if all of them do, is refuted if one is, and is undecided otherwise.
 
     @claim("R9", "section 3, figure 1", "in regime 1 ...", kinds=["ticks"])
     def name_of_the_claim(e):
-        return holds, {what was measured: number or text}
+        return [part("gain from the smallest PLR", at_least(2), (1, gains[plr])), ...]
+
+Runs are independent, but for several data seeds (on ticks), whose runs share data: these are the groups of samples.
+What independent runs vary by is pooled over the PLRs of a regime, as those of regime 2 vary more than those of regime 1.
 """
 
 import functools
+import math
 from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from data.analysis.regimes import is_worse, measure_regimes, meet_2a, standard_error
+from data.analysis import boundaries, intervals
+from data.analysis.intervals import (
+    FACTS,
+    REFUTED,
+    UNDECIDED,
+    Interval,
+    RunStd,
+    Sample,
+    combination,
+    difference,
+    every,
+    exceeds_all,
+    opposite,
+    run_std,
+    some,
+)
+from data.analysis.regimes import converges, measure_regimes, meet_2a, run_numbers
 from data.analysis.study import features_of, final, geometry_of, late_mean, of_average
 
 KINDS = {
@@ -32,29 +51,130 @@ class NotMeasurable(Exception):
     """These runs cannot tell; the message says what is missing."""
 
 
-class Values(dict):
-    """{PLR: values of the runs}, with the means that claims are about."""
+# ------------------------------------------------------------------------------------------------------ parts of claims
 
-    def means(self, plrs):
-        """Means over runs at these PLRs. Raises NotMeasurable where there are no runs."""
+
+class Bound(NamedTuple):
+    """What is asked of a quantity. decide: Interval -> decision; excess: estimate -> how far it is from being met."""
+
+    decide: object
+    excess: object
+
+
+def above(margin):
+    return Bound(lambda interval: intervals.above(interval, margin), lambda estimate: -estimate)
+
+
+def at_least(margin):
+    return Bound(lambda interval: opposite(intervals.below(interval, margin)), lambda estimate: -estimate)
+
+
+def below(margin):
+    return Bound(lambda interval: intervals.below(interval, margin), lambda estimate: estimate)
+
+
+def at_most(margin):
+    return Bound(lambda interval: opposite(intervals.above(interval, margin)), lambda estimate: estimate)
+
+
+def within(margin, of=0):
+    def decide(interval):
+        return intervals.within(Interval(*(end - of for end in interval)), margin)
+
+    return Bound(decide, lambda estimate: abs(estimate - of))
+
+
+class Part(NamedTuple):
+    """A part of a claim: its decision, or None of what is only told, and what was measured.
+
+    value: an Interval, a number, a dictionary of numbers, or text.
+    """
+
+    name: str
+    decision: object
+    value: object
+
+
+def part(name, bound, *terms):
+    """One quantity: a linear combination [(weight, Sample)] of means."""
+    interval = combination(terms)
+    return Part(name, bound.decide(interval), interval)
+
+
+def each(name, bound, combinations):
+    """All of these combinations; that with the least favourable estimate is shown."""
+    worst = max(map(combination, combinations), key=lambda found: excess(bound, found))
+    return Part(name, every(bound.decide, combinations), worst)
+
+
+def one_of(name, bound, combinations):
+    """One of these combinations or more; that with the most favourable estimate is shown."""
+    found = min(map(combination, combinations), key=lambda found: excess(bound, found))
+    return Part(name, some(bound.decide, combinations), found)
+
+
+def excess(bound, interval):
+    return math.inf if math.isnan(interval.estimate) else bound.excess(interval.estimate)
+
+
+def lead(name, samples, others, margin=0):
+    """The highest mean of some settings over that of others, by more than a margin."""
+    interval = difference(max(samples, key=sample_mean), max(others, key=sample_mean))
+    return Part(name, exceeds_all(samples, others, margin), interval)
+
+
+def trend(name, x, values, direction):
+    found = intervals.trend(x, values, direction)
+    return Part(name, found.decision, {"correlation": found.correlation, "p": found.p})
+
+
+def fact(name, holds, value):
+    return Part(name, FACTS[bool(holds)], value)
+
+
+def told(name, value):
+    return Part(name, None, value)
+
+
+def sample_mean(sample):
+    return sample.mean
+
+
+# ------------------------------------------------------------------------------------------------------------- evidence
+
+
+class Values(dict):
+    """{PLR: Sample of the runs}."""
+
+    def at(self, plrs):
+        """The Samples at these PLRs. Raises NotMeasurable where there are no runs."""
         missing = [plr for plr in plrs if plr not in self]
         if missing:
             raise NotMeasurable(f"runs are missing, for one at PLR {missing[0]:.3g}")
-        return np.array([np.mean(self[plr], axis=0) for plr in plrs])
+        return [self[plr] for plr in plrs]
+
+    def means(self, plrs):
+        """Means over runs at these PLRs. Raises NotMeasurable where there are no runs."""
+        return np.array([sample.mean for sample in self.at(plrs)])
 
 
 class Evidence:
-    """What a study's runs say, in the terms of the claims."""
+    """What a study's runs say, in the terms of the claims.
 
-    def __init__(self, study):
-        self.study = study
-        self.regimes = measure_regimes(study)
+    std: the standard deviation of a run's test accuracy, in pp, where it is known otherwise than from repeats.
+    regimes: boundaries instead of those that the study's runs give.
+    """
+
+    def __init__(self, study, std=None, regimes=None):
+        self.study, self.std = study, std
+        self.regimes = regimes or measure_regimes(study)
+        self.numbers = run_numbers(study)
         self.chance = 100 / study.settings["classes"]
-        self.pretrained = self.percent("pretrain", final("test_accuracy"))
-        self.late_accuracy = self.percent("pretrain", late_mean("test_accuracy"))
+        self.pretrained = self.accuracy("pretrain", final("test_accuracy"))
+        self.late_accuracy = self.accuracy("pretrain", late_mean("test_accuracy"))
         self.plrs = list(self.pretrained)
-        self.finetuned = {flr: self.percent("finetune", final("test_accuracy"), flr) for flr in study.flrs()}
-        self.averaged = {window: self.percent("swa", of_average(window)) for window in study.windows()}
+        self.finetuned = {flr: self.accuracy("finetune", final("test_accuracy"), flr) for flr in study.flrs()}
+        self.averaged = {window: self.accuracy("swa", of_average(window)) for window in study.windows()}
 
     def need(self, kinds):
         """Raise NotMeasurable where the study's network is of none of these kinds, which a claim is about."""
@@ -66,17 +186,84 @@ class Evidence:
         if self.study.network["converged"] is None:
             raise NotMeasurable("is about runs that have converged, which those of this network never do")
 
-    def values(self, stage, value, *later_lrs):
-        """Values as Study.by_plr() gives, but for those that are not finite, of members that diverged."""
-        by_plr = self.study.by_plr(stage, value, *later_lrs)
-        arrays = {plr: np.array(of_plr, dtype=float) for plr, of_plr in by_plr.items()}
-        finite = {
-            plr: array[np.isfinite(array).reshape(len(array), -1).all(axis=1)] for plr, array in arrays.items()
-        }
-        return Values({plr: array for plr, array in finite.items() if len(array)})
+    # ------------------------------------------------------------------------------------------------- values of runs
+
+    def values(self, stage, value, *later_lrs, scale=1, std=None):
+        """Values as Study.by_plr() gives, times `scale`, but for those that are not finite, of members that diverged."""
+        return self.sampled(self.study.by_plr(stage, self.with_group(value), *later_lrs), scale, std)
+
+    def with_group(self, value):
+        """A function (run, member index) -> (group, value), None where the value is."""
+
+        def grouped(run, index):
+            found = value(run, index)
+            return None if found is None else (run.members[index].get("data_seed"), found)
+
+        return grouped
+
+    def sampled(self, by_plr, scale=1, std=None):
+        """Values of {PLR: [(group, value)]}."""
+        values = Values()
+        for plr, runs in by_plr.items():
+            finite = [(group, scale * float(value)) for group, value in runs if math.isfinite(value)]
+            if finite:
+                groups, numbers = zip(*finite)
+                values[plr] = Sample(numbers, groups if self.numbers.shared else None)
+        for plrs in self.noise_regions(values):
+            noise = RunStd(std) if std else run_std([values[plr] for plr in plrs])
+            for plr in plrs:
+                values[plr].noise = noise
+        return values
+
+    def noise_regions(self, plrs):
+        """PLRs by regime, 1, 2 and 3."""
+        ends = [self.regimes[name]["last"] for name in ("b12", "b23") if self.regimes[name]]
+        regions = {}
+        for plr in plrs:
+            regions.setdefault(sum(plr > end for end in ends), []).append(plr)
+        return regions.values()
+
+    def accuracy(self, stage, value, *later_lrs):
+        """Test accuracies, whose std may be given."""
+        return self.values(stage, value, *later_lrs, scale=100, std=self.std)
 
     def percent(self, stage, value, *later_lrs):
-        return Values({plr: 100 * array for plr, array in self.values(stage, value, *later_lrs).items()})
+        """Other fractions."""
+        return self.values(stage, value, *later_lrs, scale=100)
+
+    def change(self, stage, value, *later_lrs, converged=False):
+        """Changes of test accuracy (value: a function of a run that continues one) since the end of pre-training.
+
+        converged: only of runs that had converged by then.
+        """
+        before = final("test_accuracy")
+
+        def changed(run, index):
+            parent, found = self.study.parent(run), value(run, index)
+            if parent is None or found is None or (converged and not converges(self.study, parent, index)):
+                return None
+            # Not finite ones are skipped, as everywhere.
+            return math.nan if before(parent, index) is None else found - before(parent, index)
+
+        std = self.std and self.std * math.sqrt(2)
+        return self.values(stage, changed, *later_lrs, scale=100, std=std)
+
+    def finetuning_change(self, flr, converged=False):
+        return self.change("finetune", final("test_accuracy"), flr, converged=converged)
+
+    def of_converged(self, value):
+        """The same function, None of pre-trained members that have not converged."""
+        return lambda run, index: value(run, index) if converges(self.study, run, index) else None
+
+    def at(self, value, lrs):
+        """The Sample of accuracies of the runs whose stages had these learning rates, or None where there are none."""
+        return self.sample_of(self.study.at(self.with_group(value), lrs))
+
+    def sample_of(self, runs):
+        """The Sample of accuracies [(group, fraction)]."""
+        return self.sampled({0: runs}, scale=100, std=self.std).get(0)
+
+    # -------------------------------------------------------------------------------------------- regimes, FLRs, windows
 
     def regime(self, name):
         """The PLRs of regime `1`, `2`, `2A`, `2B` or `3`. Raises NotMeasurable where its ends were not, or there is none.
@@ -99,13 +286,25 @@ class Evidence:
                 raise NotMeasurable(f"regime {name}: its boundary {end} is not bracketed by these runs")
         first = self.regimes[low]["next"] if low else 0
         last = self.regimes[high]["last"] if high else np.inf
-        return [plr for plr in self.plrs if first <= plr <= last]
+        found = [plr for plr in self.plrs if first <= plr <= last]
+        if not found:
+            raise NotMeasurable(f"regime {name} has no PLR")
+        return found
 
     @functools.cached_property
-    def refutes_2a(self):
-        """Whether fine-tuning was measured in regime 2, and no PLR there meets the criterion of 2A."""
+    def without_2a(self):
+        """The decision on claims about 2A where no PLR meets its criterion, or None: it may be that there is none."""
         meets = meet_2a(self.study, self.plrs, self.regimes["b12"], self.regimes["b23"])
-        return bool(meets) and not any(meets.values())
+        if not meets or any(meets.values()):
+            return None
+        share = boundaries.share_without_2a(self.numbers)
+        return REFUTED if share is not None and share >= 1 - intervals.TAIL else UNDECIDED
+
+    @property
+    def middle_of_2a(self):
+        """The lower one of two."""
+        inside = self.regime("2A")
+        return inside[(len(inside) - 1) // 2]
 
     @property
     def flrs(self):
@@ -122,6 +321,14 @@ class Evidence:
         return list(self.averaged)
 
     @property
+    def many(self):
+        """Accuracies of SWA of 10 weights or more: Values each. Raises NotMeasurable."""
+        found = [self.averaged[window] for window in self.windows if window >= 10]
+        if not found:
+            raise NotMeasurable("no SWA of 10 or more weights")
+        return found
+
+    @property
     def high_flr(self):
         """The largest FLR that converges by itself, that is, of regime 1. Raises NotMeasurable."""
         converging = [flr for flr in self.flrs if flr <= self.regime("1")[-1]]
@@ -129,100 +336,109 @@ class Evidence:
             raise NotMeasurable("no FLR lies in regime 1")
         return converging[-1]
 
+    def larger_flrs(self, plr):
+        return [flr for flr in self.flrs if plr < flr <= self.regime("1")[-1]]
+
+    def elsewhere(self, plrs):
+        return [plr for plr in self.plrs if plr not in plrs]
+
+    def chance_margin(self, plrs):
+        """How far from chance, in pp, the mean of runs at these PLRs still counts as at chance, see intervals.py."""
+        runs = min(len(sample.values) for sample in self.late_accuracy.at(plrs))
+        return intervals.chance_margin(self.chance, (self.numbers.test_samples or math.inf) * runs)
+
+    # --------------------------------------------------------------------------------------------------- measurements
+
     def geometry(self, quantity, pair, counts=lambda run, index: True):
         """Angles (radians) or barriers (percent) between solutions fine-tuned at the lowest and the highest FLR.
 
-        counts: function (run, member index) -> whether a pre-trained member is among them.
+        Of the runs of a data seed it is the median, as barriers have long tails. counts: function (run, member index)
+        -> whether a pre-trained member is among them.
         """
-        value = geometry_of(self.flrs[0], self.flrs[-1], quantity, pair)
-        values = self.values("pretrain", lambda run, index: value(run, index) if counts(run, index) else None)
-        if not values:
+        value = self.with_group(geometry_of(self.flrs[0], self.flrs[-1], quantity, pair))
+        by_plr = self.study.by_plr(
+            "pretrain", lambda run, index: value(run, index) if counts(run, index) else None
+        )
+        if self.numbers.shared:
+            by_plr = {plr: medians(runs) for plr, runs in by_plr.items()}
+        if not by_plr:
             raise NotMeasurable("their geometry is not measured: analyze.py geometry")
-        return values
+        return self.sampled(by_plr)
 
-    def features(self, stage, solution="checkpoint", *later_lrs):
-        """Sorted single-feature accuracies, best first."""
-        values = self.percent(stage, features_of(solution), *later_lrs)
+    def features(self, rank, stage, solution="checkpoint", *later_lrs):
+        """The balanced accuracy by the single feature of this rank, 0 the best and -1 the worst, in percent."""
+        of_run = features_of(solution)
+
+        def ranked(run, index):
+            found = of_run(run, index)
+            return found and found[rank]
+
+        values = self.percent(stage, ranked, *later_lrs)
         if not values:
             raise NotMeasurable("features are not measured: analyze.py features")
         return values
 
-    def dominance(self, plrs, *solution):
-        """By how much the best feature is ahead of the second, in pp, at these PLRs."""
-        sorted_means = self.features(*solution).means(plrs)
-        return sorted_means[:, 0] - sorted_means[:, 1]
+    def dominance(self, stage, solution="checkpoint", *later_lrs):
+        """By how much the best feature of a run is ahead of its second, in pp."""
+        of_run = features_of(solution)
 
+        def ahead(run, index):
+            found = of_run(run, index)
+            return found and found[0] - found[1]
+
+        values = self.percent(stage, ahead, *later_lrs)
+        if not values:
+            raise NotMeasurable("features are not measured: analyze.py features")
+        return values
+
+    @functools.cached_property
     def gains(self):
-        """{PLR: change of mean accuracy by the high FLR} for the PLRs below it."""
+        """{PLR: Sample of changes of accuracy by the high FLR} for the PLRs below it. Raises NotMeasurable."""
         plrs = [plr for plr in self.regime("1") if plr < self.high_flr]
         if not plrs:
             raise NotMeasurable("no PLR lies below the high FLR")
-        return dict(zip(plrs, self.finetuned[self.high_flr].means(plrs) - self.pretrained.means(plrs)))
+        return dict(zip(plrs, self.finetuning_change(self.high_flr).at(plrs)))
 
     def jump(self):
         """(PLRs of regime 1 below the jump, PLRs above it); it lies above the last to gain half of the largest gain.
 
         Raises NotMeasurable where no PLR gains.
         """
-        gains, plrs = self.gains(), self.regime("1")
+        gains, plrs = {plr: sample.mean for plr, sample in self.gains.items()}, self.regime("1")
         if max(gains.values()) <= 0:
             raise NotMeasurable("fine-tuning at the high FLR gains from no PLR of regime 1")
         last = max(plr for plr, gain in gains.items() if gain >= max(gains.values()) / 2)
         return [plr for plr in plrs if plr <= last], [plr for plr in plrs if plr > last]
 
-    def larger_flrs(self, plr):
-        return [flr for flr in self.flrs if plr < flr <= self.regime("1")[-1]]
 
-    def changes(self, plr, flrs):
-        """Changes of mean accuracy by fine-tuning at these FLRs from a PLR."""
-        [before] = self.pretrained.means([plr])
-        return [self.finetuned[flr].means([plr])[0] - before for flr in flrs]
-
-    def elsewhere(self, plrs):
-        return [plr for plr in self.plrs if plr not in plrs]
+def medians(runs):
+    """[(group, median)] of [(group, value)]."""
+    groups = dict.fromkeys(group for group, _ in runs)
+    return [(name, float(np.median([value for group, value in runs if group == name]))) for name in groups]
 
 
-class Best(NamedTuple):
-    """The highest mean among curves, the PLR it is at, and the values of the runs behind it."""
-
-    mean: float
-    plr: float
-    values: np.ndarray
-
-
-def best(curves, plrs):
-    """The Best of curves (Values) at these PLRs. Raises NotMeasurable where there are no runs."""
-    found = [Best(np.mean(curve[plr]), plr, curve[plr]) for curve in curves for plr in plrs if plr in curve]
+def samples(curves, plrs):
+    """The Samples of curves (Values) at these PLRs. Raises NotMeasurable where there are none."""
+    found = [curve[plr] for curve in curves for plr in plrs if plr in curve]
     if not found:
         raise NotMeasurable("runs are missing")
-    return max(found, key=lambda candidate: candidate.mean)
+    return found
 
 
-def exceeds(values, others):
-    return np.mean(values) - np.mean(others) > 2 * standard_error(values, others)
+def best_plr(curve, plrs):
+    """The one of these PLRs with the highest mean."""
+    return max(plrs, key=lambda plr: curve.means([plr])[0])
 
 
-def worse(values, others):
-    """is_worse() of accuracies in percent."""
-    return is_worse(values / 100, others / 100)
-
-
-def peaks_in(e, inside, curves):
-    """Whether nothing at other PLRs exceeds the best at these PLRs."""
-    return not exceeds(best(curves, e.elsewhere(inside)).values, best(curves, inside).values)
-
-
-def spearman(rates, values):
-    """Rank correlation, 0 where all values are the same. Raises NotMeasurable for fewer than three."""
-    if len(rates) < 3:
-        raise NotMeasurable("three or more points are needed to see a trend")
-    return float(spearmanr(rates, values).statistic) if np.ptp(values) > 0 else 0.0
+def peaks_in(e, name, inside, curves):
+    """The Part that the best at these PLRs is above the best elsewhere."""
+    return lead(name, samples(curves, inside), samples(curves, e.elsewhere(inside)))
 
 
 class Claim(NamedTuple):
     """A claim of the paper: where it is made, in which words of ours it holds, and the function that judges it.
 
-    check: Evidence -> (whether it holds, {what was measured: number or text}); raises NotMeasurable.
+    check: Evidence -> [Part]; raises NotMeasurable.
     """
 
     name: str

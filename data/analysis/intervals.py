@@ -1,8 +1,7 @@
 """What runs say of a comparison: 95 % intervals, and whether a claim holds, is refuted or stays undecided by them.
 
-    noise = run_std(samples)                                    # of runs without groups, at settings with repeats
-    change = difference(Sample(after), Sample(before), noise)   # Interval(estimate, lower, upper)
-    above(change, 2)                                            # HOLDS, REFUTED or UNDECIDED
+    change = difference(Sample(after), Sample(before))   # Interval(estimate, lower, upper)
+    above(change, 2)                                     # HOLDS, REFUTED or UNDECIDED
 
 A false claim is said to hold with a probability of at most 2.5 %, and a true one to be refuted. Of several parts,
 each by its own interval, all_of() keeps to that when it holds and any_of() when it is refuted, as every part must be;
@@ -11,6 +10,7 @@ together. They are Bonferroni's, which need nothing of the dependence between co
 data seeds); Holm's steps are stronger as tests, but no simple intervals belong to them.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -70,28 +70,35 @@ def any_of(decisions):
 # ------------------------------------------------------------------------------------------------------ means over runs
 
 
-class Sample:
-    """Values of the runs at one setting, float64 [runs], and the group of each, or None where runs are independent.
-
-    Runs of a group (on ticks, of a data seed: they share data and frozen layer) are alike and do not count as so many.
-    Of runs with a counterpart each, as a parent, give the differences: two samples without groups count as independent.
-    """
-
-    def __init__(self, values, groups=None):
-        self.values = np.asarray(values, dtype=float)
-        self.groups = None if groups is None else np.asarray(groups)
-        if self.values.ndim != 1 or (groups is not None and self.groups.shape != self.values.shape):
-            raise ValueError("a sample is one value per run, and one group per run or no groups")
-
-    def group_means(self):
-        return {group: self.values[self.groups == group].mean() for group in np.unique(self.groups).tolist()}
-
-
 class RunStd(NamedTuple):
     """Standard deviation of single runs at one setting, and its degrees of freedom, infinite where it is given."""
 
     std: float
     freedom: float = math.inf
+
+
+class Sample:
+    """Values of the runs at one setting, float64 [runs], and the group of each, or None where runs are independent.
+
+    Runs of a group (on ticks, of a data seed: they share data and frozen layer) are alike and do not count as so many.
+    noise: the RunStd of independent runs; by default that of the samples which an Interval is of.
+    Of runs with a counterpart each, as a parent, give the differences: two samples without groups count as independent.
+    """
+
+    def __init__(self, values, groups=None, noise=None):
+        self.values = np.asarray(values, dtype=float)
+        self.groups = None if groups is None else np.asarray(groups)
+        self.noise = noise
+        if self.values.ndim != 1 or (groups is not None and self.groups.shape != self.values.shape):
+            raise ValueError("a sample is one value per run, and one group per run or no groups")
+
+    @property
+    def mean(self):
+        return float(self.values.mean())
+
+    @functools.cached_property
+    def group_means(self):
+        return {group: self.values[self.groups == group].mean() for group in np.unique(self.groups).tolist()}
 
 
 def run_std(samples):
@@ -101,15 +108,15 @@ def run_std(samples):
     return RunStd(math.sqrt(squares / freedom) if freedom else math.nan, freedom)
 
 
-def combination(terms, noise=None, comparisons=1):
+def combination(terms, comparisons=1):
     """The Interval of a linear combination of settings' means.
 
     terms: [(weight, Sample)]; the same Sample in several terms stands for the same runs.
     With groups: combined within each group that all samples have (means over its runs), then averaged over these, each
-    with the same weight; a t interval with groups - 1 degrees of freedom. Other groups are skipped, see
-    skipped_groups(). Without groups: `noise` is the RunStd, by default pooled over these samples.
-    The interval is infinite for one group, or for runs without a standard deviation; where there are no values or some
-    are not finite the estimate is NaN, too. Raises ValueError where only some samples have groups.
+    with the same weight; a t interval with groups - 1 degrees of freedom. Other groups are skipped.
+    Without groups: by the noise of the samples. The interval is infinite for one group, or for runs without a standard
+    deviation; where there are no values or some are not finite the estimate is NaN, too. Raises ValueError where only
+    some samples have groups.
     """
     weights = {}
     for weight, sample in terms:
@@ -120,69 +127,87 @@ def combination(terms, noise=None, comparisons=1):
         return interval_of(math.nan)
     if any(sample.groups is None for sample in weights):
         estimate = sum(weight * sample.values.mean() for sample, weight in weights.items())
-        std, freedom = noise or run_std(weights)
-        error = std * math.sqrt(sum(weight**2 / len(sample.values) for sample, weight in weights.items()))
-        return interval_of(estimate, error, freedom, comparisons)
-    by_group = [(weight, sample.group_means()) for sample, weight in weights.items()]
+        return interval_of(estimate, *standard_error(weights), comparisons)
+    by_group = [(weight, sample.group_means) for sample, weight in weights.items()]
     common = set.intersection(*(set(means) for _, means in by_group))
-    values = [sum(weight * means[group] for weight, means in by_group) for group in sorted(common)]
+    values = np.array([sum(weight * means[group] for weight, means in by_group) for group in sorted(common)])
     if len(values) < 2:
-        return interval_of(*values or [math.nan])
-    return interval_of(np.mean(values), stats.sem(values), len(values) - 1, comparisons)
+        return interval_of(*values if len(values) else [math.nan])
+    return interval_of(values.mean(), values.std(ddof=1) / math.sqrt(len(values)), len(values) - 1, comparisons)
+
+
+def standard_error(weights):
+    """(standard error, degrees of freedom) of a combination {Sample: weight} of independent runs.
+
+    Standard deviations that differ are combined by Welch and Satterthwaite.
+    """
+    own, variances = run_std([sample for sample in weights if sample.noise is None]), {}
+    for sample, weight in weights.items():
+        noise = sample.noise or own
+        variances[noise] = variances.get(noise, 0) + weight**2 * noise.std**2 / len(sample.values)
+    if any(noise.freedom == 0 for noise in variances):
+        return math.nan, 0
+    variance, freedom = sum(variances.values()), sum(noise.freedom for noise in variances)
+    uncertainty = sum(part**2 / noise.freedom for noise, part in variances.items())
+    return math.sqrt(variance), variance**2 / uncertainty if uncertainty else freedom
 
 
 def interval_of(estimate, error=math.nan, freedom=0, comparisons=1):
     """The Interval of an estimate whose standard error has so many degrees of freedom; infinite for none."""
-    half = stats.t.ppf(1 - TAIL / comparisons, freedom) * error if freedom > 0 else math.inf
+    half = t_quantile(freedom, comparisons) * error if freedom > 0 else math.inf
     lower, upper = (estimate - half, estimate + half) if half < math.inf else (-math.inf, math.inf)
     return Interval(float(estimate), float(lower), float(upper))
 
 
-def mean(sample, noise=None, comparisons=1):
-    return combination([(1, sample)], noise, comparisons)
+@functools.cache  # claims make thousands of intervals, most of them with the same degrees of freedom
+def t_quantile(freedom, comparisons):
+    return stats.t.ppf(1 - TAIL / comparisons, freedom)
 
 
-def difference(sample, other, noise=None, comparisons=1):
+def mean(sample, comparisons=1):
+    return combination([(1, sample)], comparisons)
+
+
+def difference(sample, other, comparisons=1):
     """The Interval of the difference of two settings' means, paired by group where there are groups."""
-    return combination([(1, sample), (-1, other)], noise, comparisons)
+    return combination([(1, sample), (-1, other)], comparisons)
 
 
-def mean_difference(pairs, noise=None, comparisons=1):
-    """The Interval of the mean, over several settings, of the difference of [(Sample, other Sample)]."""
-    return combination([(s / len(pairs), x) for pair in pairs for s, x in zip((1, -1), pair)], noise, comparisons)
-
-
-def skipped_groups(samples):
-    """The number of groups that only some of these samples have."""
-    groups = [set(sample.groups.tolist()) for sample in samples]
-    return len(set.union(*groups) - set.intersection(*groups))
-
-
-def every(decide, combinations, noise=None):
+def every(decide, combinations):
     """Whether decide(interval) holds for all of these combinations, each in the terms of combination().
 
     It HOLDS if each does by its own interval, as each must; it is REFUTED if one is, by simultaneous intervals.
     """
-    if all_of(decide(combination(terms, noise)) for terms in combinations) == HOLDS:
+    if all_of(decide(combination(terms)) for terms in combinations) == HOLDS:
         return HOLDS
-    together = [decide(combination(terms, noise, len(combinations))) for terms in combinations]
+    together = [decide(combination(terms, len(combinations))) for terms in combinations]
     return REFUTED if REFUTED in together else UNDECIDED
 
 
-def exceeds_all(samples, others, margin=0, noise=None):
+def some(decide, combinations):
+    """Whether decide(interval) holds for one of these combinations or more: the opposite of every() for the contrary."""
+    return opposite(every(lambda interval: opposite(decide(interval)), combinations))
+
+
+def exceeds_all(samples, others, margin=0):
     """Whether the highest mean of `samples` is above every mean of `others` by more than a margin (may be negative).
 
     It HOLDS if one sample is above all others, by intervals simultaneous over `samples`, each of which has its chance;
     it is REFUTED if one of `others` is exceeded by no sample, by intervals simultaneous over `others`.
     """
 
-    def exceeds(sample, other, comparisons):
-        return above(difference(sample, other, noise, comparisons), margin)
+    if not samples or not others:
+        return UNDECIDED
 
-    if any_of(all_of(exceeds(one, other, len(samples)) for other in others) for one in samples) == HOLDS:
+    def exceeds(sample, other, comparisons):
+        return above(difference(sample, other, comparisons), margin)
+
+    # any() and all() stop at the first pair that settles it: there may be ten thousand.
+    if any(all(exceeds(one, other, len(samples)) == HOLDS for other in others) for one in samples):
         return HOLDS
-    decision = all_of(any_of(exceeds(one, other, len(others)) for one in samples) for other in others)
-    return REFUTED if decision == REFUTED else UNDECIDED
+    if any(all(exceeds(one, other, len(others)) == REFUTED for one in samples) for other in others):
+        return REFUTED
+    return UNDECIDED
 
 
 # ------------------------------------------------------------------------------------------------- trends, correlations
@@ -237,6 +262,17 @@ def correlation_interval(x, values, comparisons=1):
     half = stats.norm.ppf(1 - TAIL / comparisons) * math.sqrt((1 + r**2 / 2) / (points - 3))
     lower, upper = np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half)
     return Interval(correlation, float(min(lower, correlation)), float(max(upper, correlation)))
+
+
+def correlation_difference(first, second):
+    """The Interval of the difference of two correlations of different points, each an Interval of a correlation.
+
+    By their own limits, which lie unevenly around them (Zou, Psychological Methods 12, 2007).
+    """
+    estimate = first.estimate - second.estimate
+    below = math.hypot(first.estimate - first.lower, second.upper - second.estimate)
+    above_it = math.hypot(first.upper - first.estimate, second.estimate - second.lower)
+    return Interval(estimate, estimate - below, estimate + above_it)
 
 
 def binomial_error(accuracy, samples):

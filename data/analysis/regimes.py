@@ -15,7 +15,7 @@ import numpy as np
 
 from data import ticks
 from data.analysis import boundaries
-from data.analysis.boundaries import SAME_ACCURACY, Finetuned, Pretrained, RunNumbers
+from data.analysis.boundaries import Finetuned, Pretrained, RunNumbers
 from data.commandline import BadInput
 
 LATEST_CONVERGENCE = 1e-2  # train loss at which the paper's runs count as converged; they stop at 1e-4
@@ -254,16 +254,6 @@ def meet_2a(study, plrs, b12, b23):
     [inside], [measured] = boundaries.subregime_2a(numbers, numbers.whole(), *ends)
     index = {plr: number for number, plr in enumerate(numbers.plrs)}
     return {plr: bool(inside[index[plr]]) for plr in plrs if measured[index[plr]]}
-
-
-def is_worse(accuracies, others):
-    """Whether the first mean is below the second by more than 1 pp and more than two standard errors."""
-    return np.mean(others) - np.mean(accuracies) > max(SAME_ACCURACY, 2 * standard_error(accuracies, others))
-
-
-def standard_error(values, others):
-    """That of the difference of two means; a single value adds nothing, as its own is unknown."""
-    return np.sqrt(sum(np.var(sample, ddof=1) / len(sample) for sample in (values, others) if len(sample) > 1))
 
 
 def means(values_by_plr):
