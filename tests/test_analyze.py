@@ -15,7 +15,7 @@ import analyze
 from data import ticks
 from data.analysis import drawing, regimes, series
 from data.analysis.evidence import Evidence, NotMeasurable
-from data.analysis.regimes import convergence_bracket, convergence_level, is_worse, measure_regimes
+from data.analysis.regimes import convergence_bracket, convergence_level, measure_regimes
 from data.analysis.study import LENGTHS, Study, at_convergence, final
 from data.commandline import BadInput, lr_name
 from data.files import write_json
@@ -149,13 +149,6 @@ def test_half_of_the_runs_must_converge(tmp_path):
         write_run(folder / "a", "pretrain", members, IMAGES, **series)
         b12 = measure_regimes(Study(folder))["b12"]
         assert (b12 and b12["last"]) == expected
-
-
-def test_worse_means_more_than_1_pp_and_more_than_two_standard_errors():
-    assert is_worse([0.5], [0.5101]) and not is_worse([0.5], [0.5099])
-    # Variance 0.0002 of four runs each: the standard error of the difference is 1 pp.
-    four = np.array([-0.01, -0.01, 0.01, 0.01]) * np.sqrt(1.5)
-    assert is_worse(0.5 + four, 0.5201 + four) and not is_worse(0.5 + four, 0.5199 + four)
 
 
 # Networks that reach no train accuracy at which they would have converged, and ones that do not diverge

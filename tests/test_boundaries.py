@@ -16,7 +16,6 @@ from data.analysis.boundaries import (
     size_of_test_set,
     std_of_a_run,
 )
-from data.analysis.regimes import is_worse
 
 PLRS = [1, 2, 3, 4, 5]
 CHANCE = 0.5
