@@ -415,5 +415,5 @@ def averaging_fails_in_2b(e):
     return [
         trend("rank correlation", plrs, [sample.mean for sample in largest], FALLING),
         part("gain of the largest K at its end", below(1), (1, largest[-1]), (-1, next_smaller[-1])),
-        each("regime 3: farthest from chance", within(e.chance_margin(beyond), of=e.chance), chance),
+        each("regime 3: accuracy farthest from chance", within(e.chance_margin(beyond), of=e.chance), chance),
     ]

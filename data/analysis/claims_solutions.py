@@ -167,7 +167,11 @@ def all_features_count_in_1(e):
     first, last = (e.features(rank, "pretrain").at(plrs) for rank in (0, -1))
     leads = [[(1, sample), (-1, best)] for sample, best in zip(e.pretrained.at(plrs), first)]
     return [
-        each("single feature farthest from chance", within(10, of=e.chance), [[(1, s)] for s in first + last]),
+        each(
+            "single-feature accuracy farthest from chance",
+            within(10, of=e.chance),
+            [[(1, s)] for s in first + last],
+        ),
         each("least lead of all features", at_least(10), leads),
     ]
 
@@ -316,7 +320,7 @@ def bands_lose_preference(e):
     parts = [lead("lead of the better at the smallest PLR", lower, higher)]
     for band, values in reached.items():
         bound = within(FROM_CHANCE[band], of=e.chance)
-        parts.append(each(f"farthest from chance: {band}", bound, [[(1, s)] for s in values.at(beyond)]))
+        parts.append(each(f"accuracy farthest from chance: {band}", bound, [[(1, s)] for s in values.at(beyond)]))
     return parts
 
 
@@ -361,7 +365,7 @@ def low_band_peaks_in_2a(e):
         for band in ("high", "background"):
             bound = within(FROM_CHANCE[band], of=e.chance)
             found = [[(1, sample)] for sample in of_bands[band].at(e.plrs)]
-            parts.append(each(f"{name}: farthest from chance: {band}", bound, found))
+            parts.append(each(f"{name}: accuracy farthest from chance: {band}", bound, found))
     return parts
 
 
@@ -401,7 +405,8 @@ def solutions_at_equal_loss(e, pretrained):
     """
     levels = sorted({level for run in e.study.runs for level in run.settings["keep_loss"]})
     for level in levels:
-        points = [point for point in sharpness_points(e.study, level) if (point["flr"] is None) == pretrained]
+        points = sharpness_points(e.study, e.regimes, level)
+        points = [point for point in points if (point["flr"] is None) == pretrained]
         if len(points) >= 5:
             return level, points
     raise NotMeasurable("sharpness is measured of fewer than five such solutions: analyze.py sharpness")

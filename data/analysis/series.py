@@ -304,13 +304,13 @@ def decades(norms):
     return float(high - low)
 
 
-def sharpness_points(study, level):
+def sharpness_points(study, regimes, level):
     """What figure 26 shows at a level of train loss, as dictionaries with `plr`, `flr` and what was measured there.
 
     These are pre-trainings of regime 1, whose `flr` is None, and fine-tunings from regime 2; none where it is unknown
     where regime 1 ends.
     """
-    regimes, flrs, points = measure_regimes(study), study.flrs(), []
+    flrs, points = study.flrs(), []
     if regimes["b12"] is None:
         return []
     end_of_1, end_of_2 = regimes["b12"]["last"], regimes["b23"]["last"] if regimes["b23"] else np.inf
@@ -330,7 +330,7 @@ def sharpness_numbers(study):
     levels = sorted({level for run in study.runs for level in run.settings["keep_loss"]}, reverse=True)
     rows = []
     for level in levels:
-        points = sharpness_points(study, level)
+        points = sharpness_points(study, measure_regimes(study), level)
         for point in points:
             point["test_error"] = 100 * (1 - point.pop("test_accuracy"))
         rows += [{"level": level, "points": points}] if points else []
