@@ -31,16 +31,16 @@ TOO_LOOSE = 0.1  # the share of shuffles that a criterion may hold of
 def shuffled(study, random):
     """The study with its first learning rates in another order; those of `converge` runs among themselves."""
     other = copy.copy(study)  # another object, as what is measured of a study is cached by it
-    other.runs, orders = [copy.copy(run) for run in study.runs], {}
-    other._by_path = {run.path.resolve(): run for run in other.runs}
-    for run in other.runs:
-        kind = stage_of(run) == "converge"
-        if kind not in orders:
-            lrs = sorted(
-                {m["lrs"][0] for r in study.runs if (stage_of(r) == "converge") == kind for m in r.members}
-            )
-            orders[kind] = dict(zip(lrs, random.permutation(lrs).tolist()))
-        run.members = [m | {"lrs": [orders[kind][m["lrs"][0]], *m["lrs"][1:]]} for m in run.members]
+    other.runs = [copy.copy(one) for one in study.runs]
+    other._by_path = {one.path.resolve(): one for one in other.runs}
+    for kind in (True, False):  # whether runs train until they converge
+        runs = [one for one in other.runs if (stage_of(one) == "converge") == kind]
+        lrs = sorted({member["lrs"][0] for one in runs for member in one.members})
+        order = dict(zip(lrs, random.permutation(lrs).tolist()))
+        for one in runs:
+            one.members = [
+                member | {"lrs": [order[member["lrs"][0]], *member["lrs"][1:]]} for member in one.members
+            ]
     return other
 
 

@@ -39,7 +39,8 @@ BARRIERS = ("train_barrier", "test_barrier")
     "G1",
     "section 4, figures 3 and 16",
     "regime 1 above the jump (see F2): all train barriers are at most 0.1 % at every PLR, and the angles of L and S to H, "
-    "averaged over PLRs, are at most a quarter of those below the jump; refuted by a barrier, or by larger angles",
+    "averaged over PLRs, are at most a quarter of those below the jump, where the train barrier between L and H is at least "
+    "1 % at every PLR; refuted by a barrier above, by larger angles, or by a smaller barrier below",
     kinds=["ticks", "scale-invariant"],
 )
 def regime_1_is_one_basin_above_the_jump(e):
@@ -47,7 +48,11 @@ def regime_1_is_one_basin_above_the_jump(e):
     if not beyond:
         raise NotMeasurable("the gain of the high FLR does not fall to half within regime 1")
     found = [sample for pair in GEOMETRY_PAIRS for sample in e.geometry("train_barrier", pair).at(beyond)]
-    parts = [each("above the jump: largest train barrier", at_most(NO_BARRIER), [[(1, s)] for s in found])]
+    parted = [[(1, sample)] for sample in e.geometry("train_barrier", "LH").at(before)]
+    parts = [
+        each("above the jump: largest train barrier", at_most(NO_BARRIER), [[(1, sample)] for sample in found]),
+        each("below it: smallest train barrier(L, H)", at_least(LARGE_BARRIER), parted),
+    ]
     for pair, name in (("LH", "angle(L, H)"), ("SH", "angle(S, H)")):
         angle = e.geometry("angle", pair)
         above_it, below_it = average(angle.at(beyond)), average(angle.at(before))
@@ -69,8 +74,8 @@ def average(found):
     "G2",
     "section 4, figures 3 and 16",
     "at the first and the middle PLR of 2A the train and the test barrier between L and H are at most 0.1 %, or a fifth of "
-    "the largest in 2B if that is more, and angle(L, H) is smaller than everywhere in 2B; refuted by a larger barrier or "
-    "angle",
+    "the largest in 2B if that is more, and angle(L, H) is smaller than everywhere in 2B, but larger than at the end of "
+    "regime 1; refuted by a larger barrier, or an angle that is not between",
     kinds=["ticks", "scale-invariant"],
 )
 def no_barrier_in_2a(e):
@@ -85,7 +90,14 @@ def no_barrier_in_2a(e):
         parts.append(told(f"largest {name} in 2B", largest.mean))
     angle = e.geometry("angle", "LH")
     pairs = [[(1, other), (-1, sample)] for sample in angle.at(inside) for other in angle.at(outside)]
-    return [*parts, each("least angle of 2B - largest of these", above(0), pairs)]
+    [at_b12] = angle.at(e.regime("1")[-1:])
+    return [
+        *parts,
+        each("least angle(L, H) of 2B - largest of these", above(0), pairs),
+        each(
+            "smallest of these - angle(L, H) at b12", above(0), [[(1, s), (-1, at_b12)] for s in angle.at(inside)]
+        ),
+    ]
 
 
 @claim(
