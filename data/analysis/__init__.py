@@ -2,6 +2,7 @@
 
     regimes.py    what a regime is, by metrics, and where the boundaries between regimes lie
     boundaries.py the rules of these boundaries, by numbers of runs, and how sure they are
+    intervals.py  what runs say of means, trends and correlations: 95 % intervals, decisions by them
     study.py      the runs of one experiment, and values of their members
     series.py     the numbers behind each figure
     drawing.py    draws a figure from its numbers
