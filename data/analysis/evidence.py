@@ -209,19 +209,20 @@ class Evidence:
             if finite:
                 groups, numbers = zip(*finite)
                 values[plr] = Sample(numbers, groups if self.numbers.shared else None)
-        for plrs in self.noise_regions(values):
-            noise = RunStd(std) if std else run_std([values[plr] for plr in plrs])
-            for plr in plrs:
-                values[plr].noise = noise
+        if not self.numbers.shared:
+            for of_regime in self.by_regime(values):
+                noise = RunStd(std) if std else run_std(of_regime)
+                for sample in of_regime:
+                    sample.noise = noise
         return values
 
-    def noise_regions(self, plrs):
-        """PLRs by regime, 1, 2 and 3."""
+    def by_regime(self, values):
+        """The Samples of regime 1, those of regime 2 and those of regime 3."""
         ends = [self.regimes[name]["last"] for name in ("b12", "b23") if self.regimes[name]]
-        regions = {}
-        for plr in plrs:
-            regions.setdefault(sum(plr > end for end in ends), []).append(plr)
-        return regions.values()
+        found = {}
+        for plr, sample in values.items():
+            found.setdefault(sum(plr > end for end in ends), []).append(sample)
+        return found.values()
 
     def accuracy(self, stage, value, *later_lrs):
         """Test accuracies, whose std may be given."""
