@@ -1,6 +1,6 @@
 """Measure the solutions that the other scripts left on disk, and draw the figures of the paper.
 
-    analyze.py features FOLDER                single-feature accuracies of runs on ticks
+    analyze.py features FOLDER                balanced single-feature accuracies of runs on ticks
     analyze.py geometry FOLDER                angles and error barriers between solutions
     analyze.py bands FOLDER                   accuracies of image runs on frequency bands
     analyze.py norms FOLDER                   norms of the filters of image runs
@@ -70,10 +70,11 @@ def image_set_of(run, device, data_file):
 
 
 def measure_features(run, inputs, labels):
-    """Single-feature accuracies (paper, section 5) of every member of a run on ticks: features.json.
+    """Balanced single-feature accuracies (paper, section 5) of every member of a run on ticks: features.json.
 
     Solutions are those at the end of the run (`checkpoint`), or, of an SWA run, its averages (`swa-K`).
-    The accuracies are indexed [solution][member][feature], unsorted, as fractions.
+    The accuracies are indexed [solution][member][feature], unsorted, as fractions. They are balanced, unlike the
+    paper's, so that chance is 50 % on every set, whatever its classes' sizes.
 
     inputs, labels: the single-feature test sets one after the other, [16 * 1000, 32] and [16 * 1000].
     """
@@ -82,9 +83,20 @@ def measure_features(run, inputs, labels):
     for name in names:
         solution = run.weights(name)
         scores = mlp.logits(solution["weights"], solution["buffers"]["frozen"], inputs)
-        correct = (scores > 0) == (labels > 0)
-        accuracies.append(correct.view(len(scores), ticks.FEATURES, -1).float().mean(dim=2))
-    run.write_measurement("features", {"solution": names, "single_feature_accuracy": torch.stack(accuracies)})
+        of_sets = scores.view(len(scores), ticks.FEATURES, -1)
+        accuracies.append(balanced_accuracy(of_sets > 0, labels.view(ticks.FEATURES, -1) > 0))
+    run.write_measurement("features", {"solution": names, "balanced_accuracy": torch.stack(accuracies)})
+
+
+def balanced_accuracy(predicted, actual):
+    """The mean of the accuracies on the two classes, as a fraction, [...]: 0.5 where the prediction is constant.
+
+    predicted, actual: whether each point is of class 1, [..., points], of shapes that broadcast.
+    """
+    of_classes = [
+        ((predicted == label) & (actual == label)).sum(-1) / (actual == label).sum(-1) for label in (0, 1)
+    ]
+    return torch.stack(of_classes).mean(0)
 
 
 def tick_errors(run):
@@ -250,7 +262,9 @@ def main():
     parser = Parser(__doc__.splitlines()[0], "python analyze.py figures runs/ticks --out figures")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    features = commands.add_parser("features", help="measure the single-feature accuracies of runs on ticks")
+    features = commands.add_parser(
+        "features", help="measure the balanced single-feature accuracies of runs on ticks"
+    )
     features.add_argument("folder", help="folder of run folders; runs that are measured already are skipped")
 
     geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions")
@@ -372,9 +386,9 @@ def features_command(args):
     sets = [ticks.single_feature_set(feature) for feature in range(ticks.FEATURES)]
     inputs, labels = (torch.cat(parts) for parts in zip(*sets))
 
-    measure_each(
-        "features", missing("features", runs, "features"), lambda run: measure_features(run, inputs, labels)
-    )
+    # Earlier measurements are of plain accuracies, under another key.
+    runs = missing("features", runs, "features", "balanced_accuracy")
+    measure_each("features", runs, lambda run: measure_features(run, inputs, labels))
 
 
 def geometry_command(args):
@@ -416,9 +430,14 @@ def geometry_command(args):
     measure_each("geometry", runs, measure, measurements_of_line(GEOMETRY_PAIRS, protocol))
 
 
-def missing(title, runs, name):
-    """The runs that have no measurement `name`; where all have it, that is printed."""
-    found = [run for run in runs if run.measurement(name) is None]
+def missing(title, runs, name, *keys):
+    """The runs that have no measurement `name` with these keys; where all have it, that is printed."""
+
+    def is_missing(run):
+        measured = run.measurement(name)
+        return measured is None or not {*keys} <= measured.keys()
+
+    found = [run for run in runs if is_missing(run)]
     if not found:
         print(f"{title}: all {len(runs)} runs are measured")
     return found

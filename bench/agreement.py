@@ -4,10 +4,11 @@
 
 OURS: folder of train.py's runs, with features measured (analyze.py features). BASELINE: folder of baseline.py's files.
 Training is chaotic, so that networks of the same seeds part and only distributions can be compared. For every PLR and
-every final quantity (train loss, test accuracy, accuracy by the best single feature) two tests: Wilcoxon's signed-rank
-test of the differences between networks of the same seeds, which sees shifts, and the two-sample Kolmogorov-Smirnov
-test, which sees other shapes. The programs disagree where a p-value, times the number of tests (Bonferroni), is
-below 5 %. The 95 % confidence interval of the mean difference says what size of shift would have gone unnoticed.
+every final quantity (train loss, test accuracy, balanced accuracy by the best single feature) two tests: Wilcoxon's
+signed-rank test of the differences between networks of the same seeds, which sees shifts, and the two-sample
+Kolmogorov-Smirnov test, which sees other shapes. The programs disagree where a p-value, times the number of tests
+(Bonferroni), is below 5 %. The 95 % confidence interval of the mean difference says what size of shift would have gone
+unnoticed.
 """
 
 import sys
@@ -48,8 +49,12 @@ def baseline_results(folder):
     results = {}
     for path in sorted(folder.glob("*.json")):
         found = read_json(path)
+        if "balanced_accuracy" not in found:
+            raise BadInput(
+                f"{path}: has no balanced_accuracy, but a plain one; remove it and run baseline.py again"
+            )
         key = (f"{found['lr']:.6g}", found["seed"], found["data_seed"], found["step"][-1])
-        results[key] = [found["train"][-1][0], found["test"][-1][1], max(found["single_feature_accuracy"])]
+        results[key] = [found["train"][-1][0], found["test"][-1][1], max(found["balanced_accuracy"])]
     return results
 
 

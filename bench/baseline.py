@@ -73,6 +73,11 @@ class BaselineRun:
         accuracy = ((logits > 0) == (labels > 0)).float().mean()
         return self.loss(logits, labels).item(), accuracy.item()
 
+    def balanced_accuracy(self, inputs, labels):
+        """The mean of the accuracies on the points of either class."""
+        of_class_0, of_class_1 = (self.evaluate(inputs[labels == c], labels[labels == c])[1] for c in (0, 1))
+        return (of_class_0 + of_class_1) / 2
+
     def weights(self):
         """[2048], in the order of models/mlp.py."""
         return torch.cat([weight.detach().flatten() for weight in self.trained])
@@ -113,7 +118,10 @@ def main():
 
 
 def train_one(lr, seed, data_seed, steps, log_every):
-    """Train one network; returns its measurements at the logged iterations and its final single-feature accuracies."""
+    """Train one network; returns its measurements at the logged iterations and its final single-feature accuracies.
+
+    The latter are balanced, as those of analyze.py are.
+    """
     network = BaselineRun(lr, seed, data_seed)
     measured = {"lr": lr, "seed": seed, "data_seed": data_seed, "step": [], "train": [], "test": []}
     for step in range(0, steps, log_every):
@@ -122,8 +130,8 @@ def train_one(lr, seed, data_seed, steps, log_every):
         measured["step"].append(now)
         measured["train"].append(network.evaluate(network.sets.train_inputs, network.sets.train_labels))
         measured["test"].append(network.evaluate(network.sets.test_inputs, network.sets.test_labels))
-    features = [network.evaluate(*ticks.single_feature_set(feature))[1] for feature in range(ticks.FEATURES)]
-    return measured | {"single_feature_accuracy": features}
+    features = [network.balanced_accuracy(*ticks.single_feature_set(k)) for k in range(ticks.FEATURES)]
+    return measured | {"balanced_accuracy": features}
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ def stacked_sets(data_seeds):
 def single_feature_set(feature):
     """Inputs [1000, 32] and labels [1000] in which only `feature` (0 to 15) depends on the label.
 
-    The other fifteen features are border points. The data seed is 1 + feature, and all models share the set.
+    The other fifteen features are border points. The data seed is 1 + feature, and all models share the set. As labels
+    are fair coins, the classes are not exactly equal in size: accuracies on the set are to be balanced.
     """
     return _samples(SINGLE_FEATURE_SIZE, [feature], generator("ticks", 1 + feature, "single-feature"))
 

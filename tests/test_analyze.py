@@ -629,18 +629,18 @@ def tick_study(tmp_path):
     return folder
 
 
-def slow_accuracy(weights, frozen, inputs, labels):
-    """Accuracy of one network, point by point in float64."""
+def slow_correct(weights, frozen, inputs, labels):
+    """Whether one network is right, point by point in float64."""
     first, second = weights.reshape(2, 32, 32)
-    correct = 0
+    correct = []
     for point, label in zip(inputs, labels):
         hidden = point
         for matrix in (first, second):
             hidden = matrix @ hidden
             hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-7)
             hidden = np.maximum(hidden, 0)
-        correct += (frozen @ hidden > 0) == (label > 0)
-    return correct / len(labels)
+        correct.append((frozen @ hidden > 0) == (label > 0))
+    return np.array(correct)
 
 
 def test_single_feature_accuracies_equal_a_slow_count(tmp_path, monkeypatch):
@@ -649,11 +649,36 @@ def test_single_feature_accuracies_equal_a_slow_count(tmp_path, monkeypatch):
     measured = Run(tmp_path / "a").measurement("features")
     assert measured["solution"] == ["checkpoint"]
     for feature in (0, 7, 15):
-        inputs, labels = ticks.single_feature_set(feature)
-        expected = slow_accuracy(weights[1], frozen, inputs.double().numpy(), labels.numpy())
-        assert measured["single_feature_accuracy"][0][1][feature] == pytest.approx(
-            expected, abs=0.0011
-        )  # one tie of 1000
+        inputs, labels = (tensor.double().numpy() for tensor in ticks.single_feature_set(feature))
+        correct = slow_correct(weights[1], frozen, inputs, labels)
+        of_classes = [correct[labels == label].sum() / (labels == label).sum() for label in (0, 1)]
+        one_tie = 1 / 2 / min((labels == 0).sum(), (labels == 1).sum())
+        assert measured["balanced_accuracy"][0][1][feature] == pytest.approx(
+            sum(of_classes) / 2, abs=1.01 * one_tie
+        )
+
+
+def test_constant_classifiers_score_exactly_one_half_on_every_single_feature_set(tmp_path, monkeypatch):
+    write_tick_run(tmp_path / "a", "pretrain", [1e-3])
+    path = tmp_path / "a/checkpoint.pt"
+    tensors = torch.load(path, weights_only=True)
+    always_1 = tensors["buffers"]["frozen"][0].abs()  # what it multiplies is not negative
+    tensors["buffers"]["frozen"] = torch.stack([always_1, -always_1, always_1])
+    tensors["weights"][2] = torch.nan  # a diverged member
+    torch.save(tensors, path)
+    command(monkeypatch, "features", tmp_path)
+    assert Run(tmp_path / "a").measurement("features")["balanced_accuracy"] == [[[0.5] * 16] * 3]
+
+
+def test_plain_accuracies_of_earlier_measurements_do_not_count_and_are_measured_again(tick_study, monkeypatch):
+    command(monkeypatch, "features", tick_study)
+    measured = {path: path.read_text() for path in tick_study.rglob("features.json")}
+    for path, text in measured.items():
+        path.write_text(text.replace("balanced_accuracy", "single_feature_accuracy"))
+    with pytest.raises(BadInput, match="features are not measured; run analyze.py features"):
+        series.feature_numbers(Study(tick_study))
+    command(monkeypatch, "features", tick_study)
+    assert len(measured) == 8 and measured == {path: path.read_text() for path in measured}
 
 
 def test_features_are_measured_once(tick_study, monkeypatch):
@@ -669,7 +694,7 @@ def test_figure_5_sorts_each_run_before_it_averages(tick_study, monkeypatch):
     command(monkeypatch, "features", tick_study)
     panels = series.feature_numbers(Study(tick_study))["panels"]
     assert [panel["flr"] for panel in panels] == [None, 1e-4]
-    accuracies = np.array(Run(tick_study / "pt0.001").measurement("features")["single_feature_accuracy"][0])
+    accuracies = np.array(Run(tick_study / "pt0.001").measurement("features")["balanced_accuracy"][0])
     for rank in (0, 15):
         of_rank = np.array([sorted(of_member)[15 - rank] for of_member in accuracies])
         assert panels[0]["top"][rank]["mean"][0] == pytest.approx(100 * of_rank.mean())
@@ -687,7 +712,7 @@ def test_figure_17_has_a_panel_for_every_stage(tick_study, monkeypatch):
         ("finetune", 5e-4, None),
         ("swa", None, 5),
     ]
-    averaged = np.array(Run(tick_study / "swa0.01").measurement("features")["single_feature_accuracy"][0])
+    averaged = np.array(Run(tick_study / "swa0.01").measurement("features")["balanced_accuracy"][0])
     assert panels[3]["top"][0]["mean"][1] == pytest.approx(100 * averaged.max(axis=1).mean())
 
 
@@ -695,7 +720,7 @@ def slow_errors(weights, frozen, split, data_seed=1):
     """Error in percent on a whole set, in float64."""
     sets = ticks.tick_sets(data_seed)
     inputs, labels = (sets.train_inputs, sets.train_labels) if split == "train" else (sets[2], sets[3])
-    return 100 * (1 - slow_accuracy(weights, frozen, inputs.double().numpy(), labels.numpy()))
+    return 100 * (1 - slow_correct(weights, frozen, inputs.double().numpy(), labels.numpy()).mean())
 
 
 def test_geometry_equals_a_slow_computation(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,14 +21,16 @@ from scipy import stats
 from torch.func import stack_module_state
 from torch.nn import functional as F
 
+import analyze
 import models
 import train
 from bench import common, geometry, image_agreement, image_profile, images, synthetic, without
-from bench.agreement import compare
+from bench.agreement import baseline_results, compare
 from bench.baseline import BaselineRun, train_one
-from data import augment
+from data import augment, ticks
 from data.commandline import BadInput, Parser
 from data.device import BF16
+from data.files import write_json
 from models import compiled, mlp
 from models.dropout import Dropout
 from models.evaluator import Evaluator
@@ -62,7 +65,47 @@ def test_baseline_measures_at_the_logged_iterations_and_at_the_end():
     again = BaselineRun(1e-3, 1, 1)
     again.train(50)
     assert measured["test"][-1] == again.evaluate(*again.sets[2:])
-    assert len(measured["single_feature_accuracy"]) == 16
+    assert measured["balanced_accuracy"] == [again.balanced_accuracy(*set_) for set_ in single_feature_sets()]
+
+
+def single_feature_sets():
+    return [ticks.single_feature_set(feature) for feature in range(16)]
+
+
+def test_baseline_and_analyze_measure_the_same_features_of_the_same_weights():
+    baseline, written = BaselineRun(1e-3, 1, 1), {}
+    frozen = baseline.network[6].weight.detach()
+    solution = {"weights": baseline.weights()[None], "buffers": {"frozen": frozen}}
+    run = SimpleNamespace(
+        settings={},
+        weights=lambda name: solution,
+        write_measurement=lambda name, content: written.update(content),
+    )
+    sets = single_feature_sets()
+    analyze.measure_features(run, *(torch.cat(parts) for parts in zip(*sets)))
+    for measured, (inputs, labels) in zip(written["balanced_accuracy"][0, 0].tolist(), sets, strict=True):
+        smaller = min((labels == 0).sum().item(), (labels == 1).sum().item())
+        assert measured == pytest.approx(
+            baseline.balanced_accuracy(inputs, labels), abs=1.01 / 2 / smaller
+        )  # a tie
+
+
+def test_constant_classifiers_score_exactly_one_half_in_the_baseline():
+    for sign in (-1, 1):
+        baseline = BaselineRun(1e-3, 1, 1)
+        baseline.network[6].weight.data.abs_().mul_(sign)  # what it multiplies is not negative
+        assert [baseline.balanced_accuracy(*set_) for set_ in single_feature_sets()] == [0.5] * 16
+
+
+def test_agreement_reads_balanced_accuracies_of_the_baseline_alone(tmp_path):
+    found = {"lr": 1e-3, "seed": 1, "data_seed": 2, "step": [20, 40], "train": [[0.7, 0.5], [0.6, 0.625]]}
+    found |= {"test": [[0.8, 0.5], [0.7, 0.55]], "balanced_accuracy": [0.5, 0.75, 0.25]}
+    write_json(tmp_path / "network.json", found)
+    assert baseline_results(tmp_path) == {("0.001", 1, 2, 40): [0.6, 0.55, 0.75]}
+    found["single_feature_accuracy"] = found.pop("balanced_accuracy")
+    write_json(tmp_path / "network.json", found)
+    with pytest.raises(BadInput, match="network.json: has no balanced_accuracy.*remove it and run"):
+        baseline_results(tmp_path)
 
 
 def results(shift, scale, seed=0, networks=50):

@@ -81,7 +81,7 @@ def members(*later_lrs, indices=ALL_PLRS):
 
 def write_features(path, solution, tops):
     accuracies = [[0.5] * 14 + [tops[index][1] / 100, tops[index][0] / 100] for index, _ in MEMBERS]
-    write_json(path / "features.json", {"solution": [solution], "single_feature_accuracy": [accuracies]})
+    write_json(path / "features.json", {"solution": [solution], "balanced_accuracy": [accuracies]})
 
 
 def write_ideal(folder, **changes):

@@ -200,13 +200,16 @@ def measurement(run, name):
 
 
 def features_of(solution):
-    """A function (run, member index) -> its 16 single-feature accuracies, best first; None where not measured."""
+    """A function (run, member index) -> its 16 balanced single-feature accuracies, best first; None where not measured.
+
+    Earlier measurements are of plain accuracies, have no `balanced_accuracy`, and do not count.
+    """
 
     def value(run, index):
-        features = measurement(run, "features")
-        if features is None or solution not in features["solution"]:
+        features = measurement(run, "features") or {}
+        if "balanced_accuracy" not in features or solution not in features["solution"]:
             return None
-        of_members = features["single_feature_accuracy"][features["solution"].index(solution)]
+        of_members = features["balanced_accuracy"][features["solution"].index(solution)]
         return sorted(of_members[index], reverse=True)
 
     return value
