@@ -1,10 +1,12 @@
 """Rules of the boundaries between regimes on numbers of runs made by hand, and what resamples of these runs say."""
 
 import itertools
+import math
 import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from data.analysis.boundaries import (
     ENOUGH_ACCURACIES,
@@ -13,8 +15,10 @@ from data.analysis.boundaries import (
     Pretrained,
     RunNumbers,
     measure,
+    share_without_2a,
     size_of_test_set,
     std_of_a_run,
+    width_of_2a,
 )
 
 PLRS = [1, 2, 3, 4, 5]
@@ -119,9 +123,42 @@ def test_flrs_may_differ_by_one_standard_deviation_of_a_run():
 def test_more_runs_do_not_shrink_2a():
     for runs, significant in ((4, False), (50, True)):
         numbers, values = repeated(0.025, runs, deviation=0.03)
-        assert is_worse(values[3, 0], values[3, 1]) is np.bool_(significant)
+        assert (stats.ttest_ind(values[3, 0], values[3, 1]).pvalue < 0.05) == significant
         found = measure(numbers)["b2AB"]
         assert found["last"] == 3 and found["shares"].keys() >= {3}
+
+
+def never_converging(reached, fastest=2, **options):
+    """A run at every PLR, of the lowest train loss at one of them, fine-tuned with accuracies {PLR: {FLR: that}}."""
+    at_chance = {"late_accuracy": CHANCE, "part": 1.0}
+    runs = [
+        pretrained(plr, converged=plr <= fastest, loss=abs(plr - fastest), **(at_chance if plr == 5 else {}))
+        for plr in PLRS
+    ]
+    tuned = [Finetuned(plr, 1, flr, value) for plr, values in reached.items() for flr, value in values.items()]
+    return RunNumbers(runs, tuned, classes=2, **{"by_accuracy": False} | options)
+
+
+@pytest.mark.parametrize("flr", [2, 2.5, 3, 4])
+@pytest.mark.parametrize("accuracy", [0.6, 0.9, np.nan])
+def test_flrs_that_do_not_converge_do_not_count_for_2a_of_networks_that_never_do(flr, accuracy):
+    reached = {plr: {0.5: 0.75, 1.5: 0.755, flr: accuracy} for plr in PLRS}
+    assert last(never_converging(reached), "b12") == 2
+    assert last(never_converging(reached)) == 4  # all of regime 2
+    assert last(never_converging(reached, by_accuracy=True), "b12") == 2
+    assert last(never_converging(reached, by_accuracy=True)) is None
+    # One that is smaller than b12 counts, and so does this one where b12 lies higher.
+    assert last(never_converging({plr: {0.5: 0.75, 1.99: accuracy, flr: 0.75} for plr in PLRS})) is None
+    assert last(never_converging(reached, fastest=3)) == (4 if flr >= 3 else None)
+
+
+def test_2a_is_not_measured_where_fewer_than_two_flrs_count():
+    reached = {3: {0.5: 0.75, 1.5: 0.75, 2: 0.6}, 4: {0.5: 0.75, 2: 0.75, 3: 0.75}}
+    assert last(never_converging(reached)) is None
+    assert last(never_converging(reached, by_accuracy=True)) is None  # as FLR 2 matters at PLR 3
+    assert last(never_converging(reached | {4: {0.5: 0.75, 1.5: 0.6}})) == 3
+    del reached[3][2]
+    assert last(never_converging(reached, by_accuracy=True)) == 4
 
 
 # 2|3
@@ -246,8 +283,12 @@ def slow_lasts(pretrainings, finetunings, tolerance, by_accuracy):
     if b12 is not None:
         best = max(mean(plr, "accuracy") for plr in PLRS if plr <= b12)
         for plr in PLRS[PLRS.index(b12) + 1 :]:
-            reached = [np.mean(values) for (of, _), values in finetunings.items() if of == plr]
+            of_plr = {flr: values for (of, flr), values in finetunings.items() if of == plr}
+            reached = [np.mean(values) for flr, values in of_plr.items() if by_accuracy or flr < b12]
             if b23 is not None and plr > b23:
+                break
+            if len(reached) < 2:  # how far 2A reaches is not measured
+                b2ab = None
                 break
             if max(reached) - min(reached) > tolerance or best - min(reached) > tolerance:
                 break
@@ -277,7 +318,7 @@ def test_boundaries_and_shares_equal_a_slow_enumeration(by_accuracy):
     tuned = {
         (plr, flr): [0.72 + (0, 0, 0.01, 0.03, 0.1)[index] * flr + random.normal(0, 0.02) for _ in (0, 1)]
         for index, plr in enumerate(PLRS)
-        for flr in (0, 1)
+        for flr in ((0, 1) if by_accuracy else (0, 1, 2))  # where 2 is b12, it does not count
     }
     finetuned = [Finetuned(plr, unit, flr, of[unit]) for (plr, flr), of in tuned.items() for unit in (0, 1)]
     listed = [run for of_plr in runs.values() for run in of_plr]
@@ -303,6 +344,105 @@ def test_boundaries_and_shares_equal_a_slow_enumeration(by_accuracy):
         shares = dict.fromkeys(of_plrs, 0) | found[name]["shares"]
         assert shares == pytest.approx({plr: count / 4**5 for plr, count in of_plrs.items()}, abs=0.06), name
     assert sum(len(place["shares"]) for place in found.values()) > 3  # so that there is something to compare
+
+
+# 2A itself
+
+
+def with_samples(numbers, *samples):
+    """The same RunNumbers, whose resamples are these: (how often, how often each unit is drawn)."""
+    times, units = zip(*samples)
+    numbers.resamples = lambda: np.repeat(np.array(units, dtype=float), times, axis=0)
+    return numbers
+
+
+def of_units(*ends, **options):
+    """Data seeds as shared units, each with runs whose (b12, b2AB) have these last PLRs; b2AB None: no fine-tuning."""
+    runs, tuned = [], []
+    for unit, (b12, b2ab) in enumerate(ends):
+        for plr in PLRS:
+            at_chance = {"late_accuracy": CHANCE, "part": 1.0} if plr == 5 else {}
+            runs.append(pretrained(plr, unit, plr <= b12, **at_chance))
+            for flr in () if b2ab is None else (0, 1):
+                tuned.append(Finetuned(plr, unit, flr, 0.75 + flr * (0 if plr <= b2ab else 0.1)))
+    return RunNumbers(runs, tuned, classes=2, shared=True, **options)
+
+
+@pytest.mark.parametrize("b12, b2ab", [(1, 2), (1, 3), (2, 3), (3, 4)])
+def test_width_of_2a_where_all_resamples_are_the_same(b12, b2ab):
+    numbers = of_units(*[(b12, b2ab)] * 3)
+    places = measure(numbers)
+    assert (places["b12"]["last"], places["b2AB"]["last"]) == (b12, b2ab)
+    estimate, lower, upper = width_of_2a(numbers)
+    # The next PLR is one more.
+    assert (lower, upper) == (b2ab / (b12 + 1), (b2ab + 1) / b12)
+    middles = [math.exp((math.log(last) + math.log(last + 1)) / 2) for last in (b12, b2ab)]
+    assert estimate == pytest.approx(middles[1] / middles[0])
+
+
+def test_width_of_2a_of_single_runs_may_be_anything():
+    estimate, *ends = width_of_2a(of_units((1, 2)))
+    assert estimate == pytest.approx(math.sqrt(2 * 3 / (1 * 2))) and ends == [-math.inf, math.inf]
+    for unknown in (study({}), study({2: SAME, 3: APART}, regime_1=PLRS), study(dict.fromkeys(PLRS, APART))):
+        estimate, *ends = width_of_2a(unknown)
+        assert math.isnan(estimate) and ends == [-math.inf, math.inf]
+
+
+USUAL, NARROWER, WIDER = [4, 0, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0]
+UNKNOWN = [0, 0, 0, 4]  # all converge
+
+
+@pytest.mark.parametrize(
+    "others, lower, upper",
+    [
+        ([], 3 / 2, 4 / 1),
+        # 2.5 % of the resamples may be beyond either end.
+        ([(25, WIDER), (25, NARROWER)], 3 / 2, 4 / 1),
+        ([(26, WIDER)], 3 / 2, 5 / 1),
+        ([(26, NARROWER)], 2 / 2, 4 / 1),
+        ([(974, WIDER)], 3 / 2, 5 / 1),
+        ([(975, WIDER)], 4 / 2, 5 / 1),
+        ([(25, UNKNOWN)], 3 / 2, 4 / 1),
+        ([(26, UNKNOWN)], 0, math.inf),
+        ([(13, UNKNOWN), (13, WIDER)], 3 / 2, 5 / 1),
+        ([(1000, UNKNOWN)], 0, math.inf),
+    ],
+)
+def test_ends_of_the_width_of_2a_are_of_95_percent_of_the_resamples(others, lower, upper):
+    numbers = of_units((1, 3), (1, 2), (1, 4), (5, 5))
+    usual = RESAMPLES - sum(times for times, _ in others)
+    _, *ends = width_of_2a(with_samples(numbers, (usual, USUAL), *others))
+    assert ends == [lower, upper]
+
+
+def test_resamples_that_do_not_bracket_2a_leave_its_width_open():
+    """All three data seeds, or two of them, are the one that converges everywhere in 1/27 + 6/27 of the draws."""
+    numbers = of_units((1, 3), (1, 3), (5, 5))
+    assert width_of_2a(numbers) == (pytest.approx(math.sqrt(3 * 4 / (1 * 2))), 0, math.inf)
+    # Nothing may be known of the runs as they are, and yet of all resamples.
+    numbers = with_samples(of_units((1, 3), (5, 5)), (RESAMPLES, [2, 0]))
+    estimate, *ends = width_of_2a(numbers)
+    assert math.isnan(estimate) and ends == [3 / 2, 4 / 1]
+
+
+def test_share_of_resamples_without_2a():
+    numbers = of_units((1, 3), (1, 1), (1, None), (5, 5), (2, 2))
+    draws = [(5, [5, 0, 0, 0, 0]), (2, [0, 5, 0, 0, 0])]
+    assert share_without_2a(with_samples(numbers, *draws)) == pytest.approx(2 / 7)
+    # Neither what was not fine-tuned nor what has no boundary 1|2 shows that there is none.
+    draws += [(2, [0, 0, 5, 0, 0]), (1, [0, 0, 0, 5, 0])]
+    assert share_without_2a(with_samples(numbers, *draws)) == pytest.approx(2 / 10)
+    assert share_without_2a(with_samples(numbers, *draws, (6, [0, 0, 0, 0, 5]))) == pytest.approx(8 / 16)
+    assert share_without_2a(with_samples(numbers, draws[0])) == 0
+    assert share_without_2a(with_samples(numbers, draws[1])) == 1
+
+
+def test_share_without_2a_is_that_of_real_resamples_and_unknown_of_single_runs():
+    """2A is there only if both draws are of the first data seed: the mean over both depends on the FLR, too."""
+    numbers = of_units((1, 3), (1, 1))
+    assert numbers.tolerance < 0.05
+    assert share_without_2a(numbers) == pytest.approx(0.75, abs=0.05)
+    assert share_without_2a(of_units((1, 1))) is None
 
 
 def test_resamples_are_always_the_same_and_hold_as_many_units():

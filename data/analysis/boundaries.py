@@ -315,8 +315,9 @@ def width_of_2a(numbers):
     estimate = math.sqrt(lowest * highest) if math.isfinite(highest) else math.nan
     if samples is None:
         return estimate, -math.inf, math.inf
-    lower, upper = ratios(samples)
-    return estimate, np.sort(lower)[int(0.025 * RESAMPLES)], np.sort(upper)[int(0.975 * RESAMPLES)]
+    lower, upper = map(np.sort, ratios(samples))
+    beyond = int(0.025 * RESAMPLES)  # so many resamples lie beyond either end
+    return estimate, lower[beyond], upper[-1 - beyond]
 
 
 def share_without_2a(numbers):
