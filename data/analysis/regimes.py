@@ -73,10 +73,16 @@ def late_part_of_initial_loss(metrics, index):
 
 
 def late_part_of_earlier_loss(metrics, index):
-    """Mean train loss in the last tenth of the run, relative to the tenth before; None where none was logged there."""
+    """Mean train loss in the last tenth of the run, relative to the tenth before; None where none was logged there.
+
+    Not finite where the loss was 0 before.
+    """
     steps = np.array(metrics["step"]) / metrics["step"][-1]
     before = of_member(metrics, "train_loss", index)[(steps > 0.8) & (steps <= 0.9)]
-    return late_mean(metrics, "train_loss", index) / before.mean() if len(before) else None
+    if not len(before):
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return late_mean(metrics, "train_loss", index) / before.mean()
 
 
 def of_member(metrics, name, index):
