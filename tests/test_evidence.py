@@ -119,12 +119,16 @@ def test_noise_is_pooled_over_the_plrs_of_a_regime(study):
 
 
 @pytest.mark.parametrize(
-    "b12, b23, regimes",
-    [(1e-4, 1e-2, [PLRS[:1], PLRS[1:3], PLRS[3:]]), (1e-2, None, [PLRS[:3], PLRS[3:]]), (None, None, [PLRS])],
+    "b12, b2ab, b23, regimes",
+    [
+        (1e-4, 1e-3, 1e-2, [PLRS[:1], PLRS[1:3], PLRS[3:]]),  # 2A and 2B are about as noisy
+        (1e-2, 1e-1, None, [PLRS[:3], PLRS[3:]]),
+        (None, None, None, [PLRS]),
+    ],
 )
-def test_regimes_that_are_given_or_not_bracketed(study, b12, b23, regimes):
-    given = {name: end and {"last": end, "next": 10 * end} for name, end in (("b12", b12), ("b23", b23))}
-    e = Evidence(study, regimes=given | {"b2AB": None})
+def test_regimes_that_are_given_or_not_bracketed(study, b12, b2ab, b23, regimes):
+    ends = {"b12": b12, "b2AB": b2ab, "b23": b23}
+    e = Evidence(study, regimes={name: end and {"last": end, "next": 10 * end} for name, end in ends.items()})
     for plrs in regimes:
         expected = slow_noise([ACCURACIES[plr] for plr in plrs])
         assert [e.pretrained[plr].noise for plr in plrs] == [expected] * len(plrs)
