@@ -45,8 +45,7 @@ NARROW = 10  # b2AB / b12: one decade of the three or more that a sweep spans
 @claim(
     "M1",
     "abstract, section 4, figures 2 and 15",
-    "the best fine-tuning of 2A exceeds every fine-tuning from elsewhere, its best SWA every SWA from elsewhere, the "
-    "better of them everything from elsewhere, and 2A is narrow: b2AB / b12 <= 10; refuted by something from elsewhere "
+    "fine-tuning and SWA peak in 2A, the better of them there exceeds everything from elsewhere, and 2A is narrow: b2AB / b12 <= 10; refuted by something from elsewhere "
     "that is at least as good as all of 2A, by no 2A, or by a wide one",
 )
 def best_solutions_come_from_2a(e):
@@ -226,7 +225,8 @@ def smaller_flrs_change_nothing(e):
     "section 4, figures 2 and 15",
     "from the smallest PLR the highest FLR of regime 1 gains at least 2 pp, and from two grid steps beyond the jump (the "
     "last PLR from which it gains half of its largest gain) on no larger FLR of regime 1 changes more than a quarter of "
-    "the largest gain; refuted by a smaller gain, or a larger change there",
+    "the largest gain, while it gains at least that at every PLR up to the jump; refuted by a smaller gain, or a larger "
+    "change beyond",
 )
 def much_larger_flrs_jump(e):
     gains, (before, beyond) = e.gains, e.jump()
@@ -234,9 +234,11 @@ def much_larger_flrs_jump(e):
     changes = [e.finetuning_change(flr).at([plr])[0] for plr in beyond[1:] for flr in e.larger_flrs(plr)]
     if not changes:
         raise NotMeasurable("no FLR lies above a PLR that is two grid steps beyond the jump")
+    up_to_it = [[(1, gains[plr]), (-1 / 4, largest)] for plr in before]
     excesses = [[(sign, change), (-1 / 4, largest)] for change in changes for sign in (1, -1)]
     return [
         part("gain from the smallest PLR", at_least(2), (1, gains[min(gains)])),
+        each("smallest gain up to the jump, less a quarter of the largest", at_least(0), up_to_it),
         told("last PLR before the jump", before[-1]),
         told("largest gain", largest.mean),
         each("largest change two steps beyond, less a quarter of it", at_most(0), excesses),
@@ -247,8 +249,8 @@ def much_larger_flrs_jump(e):
     "F3",
     "section 4, figures 2 and 15",
     "at the middle PLR of 2A no FLR leads to less than the best of regime 1 (1 pp of slack), and the best fine-tuning from "
-    "2A exceeds all of regime 1; that all FLRs of 2A reach the same is its definition; refuted by an FLR that leads to "
-    "less, by a regime 1 that is at least as good, or by no 2A",
+    "2A exceeds all of regime 1, and is not below any from elsewhere (1 pp of slack); that all FLRs of 2A reach the same is its definition; refuted by an FLR that leads to "
+    "less, by a regime 1 that is at least as good, by a fine-tuning from elsewhere that exceeds 2A by 1 pp, or by no 2A",
 )
 def every_flr_is_as_good_in_2a(e):
     if e.without_2a:
@@ -261,6 +263,7 @@ def every_flr_is_as_good_in_2a(e):
         told("best of regime 1", max(regime_1, key=sample_mean).mean),
         each("lead over it of the worst FLR in the middle of 2A", at_least(-1), pairs),
         lead("lead over it of the best of 2A", of_2a, regime_1),
+        lead("lead over the best elsewhere", of_2a, samples(curves, e.elsewhere(inside)), margin=-1),
     ]
 
 
@@ -380,21 +383,25 @@ def norms_spread_in_regime_3(e):
 @claim(
     "W1",
     "section 4, figures 2 and 15",
-    "SWA of any K changes the test accuracy of converged runs of regime 1 by at most 0.3 pp; refuted by a larger change "
-    "at one PLR",
+    "SWA of any K changes the test accuracy of converged runs of regime 1 by at most 0.3 pp, while the largest K gains at "
+    "least 2 pp at every PLR of 2A; refuted by a larger change at one PLR, or a smaller gain",
 )
 def averaging_changes_nothing_in_1(e):
     e.need_convergence()
     changes = [e.change("swa", of_average(window), converged=True) for window in e.windows]
     found = samples(changes, e.regime("1"))
-    return [each("largest change", within(0.3), [[(1, change)] for change in found])]
+    gains = e.change("swa", of_average(e.windows[-1])).at(e.regime("2A"))
+    return [
+        each("largest change", within(0.3), [[(1, change)] for change in found]),
+        each("smallest gain in 2A", at_least(2), [[(1, gain)] for gain in gains]),
+    ]
 
 
 @claim(
     "W2",
     "section 4, figures 2 and 15",
-    "in 2A the best SWA of K >= 10 gains at least 2 pp on its pre-training, exceeds that of K = 2, and is not below any "
-    "fine-tuning (1 pp of slack); refuted where one of these is not so",
+    "SWA of K >= 10 peaks in 2A; its best there gains at least 2 pp on its pre-training, exceeds that of K = 2, and is not "
+    "below any fine-tuning from 2A (1 pp of slack); refuted where one of these is not so",
 )
 def averaging_helps_in_2a(e):
     plrs, windows, tuned = e.regime("2A"), e.windows, samples(e.finetuned.values(), e.regime("2A"))
@@ -407,6 +414,7 @@ def averaging_helps_in_2a(e):
     return [
         told("best averaged", max(many, key=sample_mean).mean),
         told("best fine-tuned", max(tuned, key=sample_mean).mean),
+        peaks_in(e, "lead of 2A", plrs, e.many),
         part("gain on pre-training", at_least(2), (1, gain)),
         lead(f"lead over K = {windows[0]}", many, fewest),
         lead("lead over fine-tuning", many, tuned, margin=-1),

@@ -9,6 +9,7 @@ from data.analysis.evidence import (
     above,
     at_least,
     at_most,
+    average,
     best_plr,
     claim,
     each,
@@ -63,11 +64,6 @@ def regime_1_is_one_basin_above_the_jump(e):
             part(f"{name} above, less a quarter of that below", at_most(0), *above_it, *quarter),
         ]
     return parts
-
-
-def average(found):
-    """The mean over settings, as a combination of their Samples."""
-    return [(1 / len(found), sample) for sample in found]
 
 
 @claim(
@@ -141,7 +137,8 @@ WEAK_BARRIER = 0.5  # percent; the paper's pattern is a weaker one in practical 
     "G5",
     "appendix, figures 20 and 23",
     "in 2A no train or test barrier between L and H is above 0.1 %, at some other PLR one is 0.5 % or more, and angle(L, H) "
-    "is smaller at every PLR of 2A than at the smallest and at the largest PLR; refuted where one of these is not so",
+    "is at every PLR of 2A smaller than at the smallest and at the largest PLR, and than on average elsewhere; refuted "
+    "where one of these is not so",
     kinds=["convolutional", "transformer"],
 )
 def practical_networks_show_the_pattern(e):
@@ -151,14 +148,15 @@ def practical_networks_show_the_pattern(e):
         for plrs in (inside, e.elsewhere(inside))
     )
     ends = angle.at([e.plrs[0], e.plrs[-1]])
-    pairs = [[(1, end), (-1, sample)] for sample in angle.at(inside) for end in ends]
+    beyond = [[(1, ends[0])], [(1, ends[1])], average(angle.at(e.elsewhere(inside)))]
+    pairs = [[*terms, (-1, sample)] for sample in angle.at(inside) for terms in beyond]
     return [
         each("largest barrier(L, H) in 2A", at_most(NO_BARRIER), of_2a),
         one_of("elsewhere", at_least(WEAK_BARRIER), elsewhere),
         told("largest angle(L, H) in 2A", max(angle.means(inside))),
         told("at the smallest PLR", ends[0].mean),
         told("at the largest", ends[1].mean),
-        each("least of these angles - largest in 2A", above(0), pairs),
+        each("least of these, and of the average elsewhere, - largest in 2A", above(0), pairs),
     ]
 
 
@@ -196,8 +194,8 @@ def middle_of(found):
 @claim(
     "Y2",
     "section 5, figures 5 and 17",
-    "after pre-training the best feature's lead over the second is largest in 2A, there at least three times its median "
-    "over regime 1, and not smaller (1 pp of slack) after fine-tuning at the lowest FLR and SWA of the largest K; refuted "
+    "after pre-training the best feature's lead over the second peaks in 2A, is there at least three times its median over "
+    "regime 1, and not smaller (1 pp of slack) after fine-tuning at the lowest FLR and SWA of the largest K; refuted "
     "where one of these is not so",
     kinds=["ticks"],
 )
@@ -243,7 +241,7 @@ def none_dominates_beyond(e):
 @claim(
     "Y4",
     "section 5, figure 15",
-    "every curve of fine-tuning and SWA is best in 2A, and the best SWA of K >= 10 exceeds all fine-tuning and all SWA of "
+    "every curve of fine-tuning and SWA peaks in 2A, and the best SWA of K >= 10 exceeds all fine-tuning and all SWA of "
     "fewer weights; refuted by a curve that is at least as good elsewhere, or by a solution that is as good as that SWA",
     kinds=["ticks"],
 )
@@ -284,8 +282,8 @@ def band_stages(e):
 @claim(
     "Z1",
     "section 6, figures 7 and 18",
-    "after pre-training, SWA and fine-tuning at the lowest and the highest FLR mid-band accuracy is best in 2A, and at its "
-    "best above that of every other band; judged by the default normalisation, others beside it; refuted where mid-band "
+    "after pre-training, SWA and fine-tuning at the lowest and the highest FLR mid-band accuracy peaks in 2A, and at its "
+    "best is above that of every other band; judged by the default normalisation, others beside it; refuted where mid-band "
     "accuracy is as high elsewhere, or another band's there",
     kinds=["scale-invariant"],
 )
@@ -339,8 +337,8 @@ def bands_lose_preference(e):
 @claim(
     "Z3",
     "section 6, figures 8 and 21",
-    "after pre-training, SWA and fine-tuning at the lowest FLR mid-band accuracy is best in 2A; refuted where it is as "
-    "high elsewhere",
+    "after pre-training, SWA and fine-tuning at the lowest FLR mid-band accuracy peaks in 2A; refuted where it is as high "
+    "elsewhere",
     kinds=["convolutional"],
 )
 def mid_band_of_practical_networks_peaks_in_2a(e):
@@ -355,7 +353,7 @@ def mid_band_of_practical_networks_peaks_in_2a(e):
 @claim(
     "Z4",
     "section 6, figures 8 and 24",
-    "after pre-training, SWA and fine-tuning at the lowest FLR accuracy on the low and on the mid band is best in 2A, at "
+    "after pre-training, SWA and fine-tuning at the lowest FLR accuracy on the low and on the mid band peaks in 2A, at "
     "every PLR of 2A that on the low band is the highest and that on the mid band second, and at all PLRs that on the high "
     "band is within 5 pp of chance and that on the background, the mean colour, within 10 pp; refuted where one of these is "
     "not so",
@@ -384,8 +382,8 @@ def low_band_peaks_in_2a(e):
 @claim(
     "Z5",
     "appendix, figure 25",
-    "wherever the low band ends and the mid band begins, accuracy on each after fine-tuning at the lowest FLR is best in "
-    "2A; refuted where it is as high elsewhere",
+    "wherever the low band ends and the mid band begins, accuracy on each after fine-tuning at the lowest FLR peaks in 2A; "
+    "refuted where it is as high elsewhere",
     kinds=["transformer"],
 )
 def bands_peak_wherever_the_low_one_ends(e):
@@ -411,17 +409,27 @@ SHARPNESS = ("gradient_norm", "largest_eigenvalue", "trace")
 
 
 def solutions_at_equal_loss(e, pretrained):
-    """(level, points of sharpness_points()) at the lowest level of train loss that has five or more of these solutions.
+    """(level, points of sharpness_points(), means over runs) at the lowest level of train loss with five or more of them.
 
-    They are the pre-trainings of regime 1, or else the fine-tunings from regime 2.
+    They are settings of pre-training in regime 1, or else of fine-tuning from regime 2. Runs of one setting are no points
+    of their own, as trends and correlations take points for independent.
     """
     levels = sorted({level for run in e.study.runs for level in run.settings["keep_loss"]})
     for level in levels:
         points = sharpness_points(e.study, e.regimes, level)
-        points = [point for point in points if (point["flr"] is None) == pretrained]
-        if len(points) >= 5:
-            return level, points
-    raise NotMeasurable("sharpness is measured of fewer than five such solutions: analyze.py sharpness")
+        settings = {}
+        for point in points:
+            if (point["flr"] is None) == pretrained:
+                settings.setdefault((point["plr"], point["flr"]), []).append(point)
+        if len(settings) >= 5:
+            return level, [mean_point(of_setting) for of_setting in settings.values()]
+    raise NotMeasurable("sharpness is measured of fewer than five such settings: analyze.py sharpness")
+
+
+def mean_point(points):
+    """The means of what points of one setting all have."""
+    names = [name for name in ("plr", "test_accuracy", *SHARPNESS) if all(name in point for point in points)]
+    return {name: float(np.mean(column(points, name))) for name in names}
 
 
 def column(points, name):
@@ -459,8 +467,8 @@ def beside(found):
     "H2",
     "appendix, figure 26",
     "at equal train loss the rank correlation of mean gradient norm and test error is weaker among fine-tunings from "
-    "regime 2 than among pre-trainings of regime 1 (see H1), by an interval of the difference of both; other measures of "
-    "sharpness beside it; refuted by one that is as strong",
+    "regime 2 than among pre-trainings of regime 1, by an interval of the difference of both, while in regime 1 that norm "
+    "falls with PLR, as in H1; other measures of sharpness beside it; refuted by a correlation that is as strong",
     kinds=["scale-invariant"],
 )
 def sharpness_does_not_tell_in_2(e):
@@ -476,4 +484,5 @@ def sharpness_does_not_tell_in_2(e):
         what = name.replace("_", " ")
         found = Part(f"{what}: correlation in 1 - in 2", above(0).decide(weaker), weaker)
         parts += [told(f"{what}: correlation in regime 2", of_2), found if name == SHARPNESS[0] else beside(found)]
-    return parts
+    falls = trend("in 1 with PLR", column(pretrained, "plr"), column(pretrained, SHARPNESS[0]), FALLING)
+    return [*parts, falls]

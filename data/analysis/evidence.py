@@ -2,7 +2,8 @@
 
 Nothing here knows where regimes lie: their boundaries are measured (see regimes.py), and every criterion speaks of all
 setups that the claim speaks of. The thresholds are this project's own. Accuracies are in percent and means over runs;
-"pp" are percentage points; "best" is the highest mean. A claim consists of parts, each an Interval that is held against
+"pp" are percentage points; "best" is the highest mean. What peaks in 2A is best there, and everywhere in 2A above its
+average elsewhere. A claim consists of parts, each an Interval that is held against
 a Bound; it holds if all of them do, is refuted if one is, and is undecided otherwise.
 
     @claim("R9", "section 3, figure 1", "in regime 1 ...", kinds=["ticks"])
@@ -28,6 +29,7 @@ from data.analysis.intervals import (
     Interval,
     RunStd,
     Sample,
+    all_of,
     combination,
     difference,
     every,
@@ -432,8 +434,22 @@ def best_plr(curve, plrs):
 
 
 def peaks_in(e, name, inside, curves):
-    """The Part that the best at these PLRs is above the best elsewhere."""
-    return lead(name, samples(curves, inside), samples(curves, e.elsewhere(inside)))
+    """The Part that curves peak at these PLRs: the best there is above the best elsewhere, whose interval is shown, and
+    every curve is at all of them above its average elsewhere (the best of 2 of 20 PLRs is the best by chance in 10 %).
+    """
+    outside = e.elsewhere(inside)
+    found = lead(name, samples(curves, inside), samples(curves, outside))
+    above_average = [
+        [(1, sample), *((-weight, other) for weight, other in average(samples([curve], outside)))]
+        for curve in curves
+        for sample in samples([curve], inside)
+    ]
+    return found._replace(decision=all_of([found.decision, every(above(0).decide, above_average)]))
+
+
+def average(found):
+    """The mean over settings, as a combination of their Samples."""
+    return [(1 / len(found), sample) for sample in found]
 
 
 class Claim(NamedTuple):
