@@ -254,7 +254,8 @@ def test_geometry_of_independent_runs_is_that_of_each(study):
     write_geometry(study, BARRIERS)
     found = Evidence(study).geometry("test_barrier", "LH")
     assert values_of(found) == {plr: sorted(of_plr) for plr, of_plr in BARRIERS.items()}
-    assert found[PLRS[0]].noise == slow_noise([BARRIERS[plr] for plr in REGIMES[0]])
+    for plr, sample in found.items():  # of large barriers and of none it is not the same, whatever the regime
+        assert sample.noise == slow_noise([BARRIERS[plr]])
     with pytest.raises(NotMeasurable, match="analyze.py geometry"):
         Evidence(study).geometry("train_barrier", "LH")
 

@@ -136,7 +136,8 @@ def part_of_loss_that_stays(run, index):
     "R3",
     "section 3, figure 1",
     "by definition of 2|3: in regime 3 mean test accuracy is within 1 pp, or three binomial standard errors if that is "
-    "more, of chance, and train loss is at least half of its initial value; refuted only by accuracies below chance",
+    "more, of chance, and train loss is at least half of its initial value; refuted only by accuracies below chance, or by a "
+    "loss beside ones that are not finite",
     kinds=["ticks", "scale-invariant"],
 )
 def regime_3_is_at_chance(e):

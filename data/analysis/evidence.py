@@ -11,7 +11,8 @@ a Bound; it holds if all of them do, is refuted if one is, and is undecided othe
         return [part("gain from the smallest PLR", at_least(2), (1, gains[plr])), ...]
 
 Runs are independent, but for several data seeds (on ticks), whose runs share data: these are the groups of samples.
-What independent runs vary by is pooled over the PLRs of a regime, as those of regime 2 vary more than those of regime 1.
+What independent runs vary by is pooled over the PLRs of a regime, as those of regime 2 vary more than those of regime 1;
+but for geometry, see there.
 """
 
 import functools
@@ -203,8 +204,8 @@ class Evidence:
 
         return grouped
 
-    def sampled(self, by_plr, scale=1, std=None):
-        """Values of {PLR: [(group, value)]}."""
+    def sampled(self, by_plr, scale=1, std=None, pooled=True):
+        """Values of {PLR: [(group, value)]}; pooled: whether their noise is pooled over the PLRs of a regime."""
         values = Values()
         for plr, runs in by_plr.items():
             finite = [(group, scale * float(value)) for group, value in runs if math.isfinite(value)]
@@ -212,9 +213,10 @@ class Evidence:
                 groups, numbers = zip(*finite)
                 values[plr] = Sample(numbers, groups if self.numbers.shared else None)
         if not self.numbers.shared:
-            for of_regime in self.by_regime(values):
-                noise = RunStd(std) if std else run_std(of_regime)
-                for sample in of_regime:
+            alike = self.by_regime(values) if pooled else [[sample] for sample in values.values()]
+            for of_these in alike:
+                noise = RunStd(std) if std else run_std(of_these)
+                for sample in of_these:
                     sample.noise = noise
         return values
 
@@ -355,8 +357,9 @@ class Evidence:
     def geometry(self, quantity, pair, counts=lambda run, index: True):
         """Angles (radians) or barriers (percent) between solutions fine-tuned at the lowest and the highest FLR.
 
-        Of the runs of a data seed it is the median, as barriers have long tails. counts: function (run, member index)
-        -> whether a pre-trained member is among them.
+        Of the runs of a data seed it is the median, as barriers have long tails. Noise is that of every PLR by itself:
+        large barriers vary, and there are none elsewhere in the same regime. counts: function (run, member index) ->
+        whether a pre-trained member is among them.
         """
         value = self.with_group(geometry_of(self.flrs[0], self.flrs[-1], quantity, pair))
         by_plr = self.study.by_plr(
@@ -366,7 +369,7 @@ class Evidence:
             by_plr = {plr: medians(runs) for plr, runs in by_plr.items()}
         if not by_plr:
             raise NotMeasurable("their geometry is not measured: analyze.py geometry")
-        return self.sampled(by_plr)
+        return self.sampled(by_plr, pooled=False)
 
     def features(self, rank, stage, solution="checkpoint", *later_lrs):
         """The balanced accuracy by the single feature of this rank, 0 the best and -1 the worst, in percent."""
