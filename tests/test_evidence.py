@@ -254,10 +254,23 @@ def test_geometry_of_independent_runs_is_that_of_each(study):
     write_geometry(study, BARRIERS)
     found = Evidence(study).geometry("test_barrier", "LH")
     assert values_of(found) == {plr: sorted(of_plr) for plr, of_plr in BARRIERS.items()}
-    for plr, sample in found.items():  # of large barriers and of none it is not the same, whatever the regime
-        assert sample.noise == slow_noise([BARRIERS[plr]])
+    for plrs in REGIMES:
+        for plr in plrs:
+            assert found[plr].noise == slow_noise([BARRIERS[other] for other in plrs])
     with pytest.raises(NotMeasurable, match="analyze.py geometry"):
         Evidence(study).geometry("train_barrier", "LH")
+
+
+def test_the_noise_of_geometry_differs_between_2a_and_2b_and_at_the_jump(study, monkeypatch):
+    write_geometry(study, BARRIERS)
+    ends = {"b12": PLRS[1], "b2AB": PLRS[2], "b23": PLRS[3]}
+    e = Evidence(study, regimes={name: {"last": end, "next": 10 * end} for name, end in ends.items()})
+    for jump in ([PLRS[:2]], [PLRS[:1], PLRS[1:2]]):
+        monkeypatch.setattr(e, "jump", lambda jump=jump: (jump[0], jump[1:]))
+        found = e.geometry("test_barrier", "LH")
+        for plrs in (*jump, [PLRS[2]], [PLRS[3]], [PLRS[4]]):
+            expected = slow_noise([BARRIERS[plr] for plr in plrs])
+            assert [found[plr].noise for plr in plrs] == [expected] * len(plrs)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ What independent runs vary by is pooled over the PLRs of a regime, as those of r
 but for geometry, see there.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Collection
@@ -204,8 +205,8 @@ class Evidence:
 
         return grouped
 
-    def sampled(self, by_plr, scale=1, std=None, pooled=True):
-        """Values of {PLR: [(group, value)]}; pooled: whether their noise is pooled over the PLRs of a regime."""
+    def sampled(self, by_plr, scale=1, std=None, ends=None):
+        """Values of {PLR: [(group, value)]}; their noise is pooled up to every one of these PLRs, by default by regime."""
         values = Values()
         for plr, runs in by_plr.items():
             finite = [(group, scale * float(value)) for group, value in runs if math.isfinite(value)]
@@ -213,20 +214,18 @@ class Evidence:
                 groups, numbers = zip(*finite)
                 values[plr] = Sample(numbers, groups if self.numbers.shared else None)
         if not self.numbers.shared:
-            alike = self.by_regime(values) if pooled else [[sample] for sample in values.values()]
-            for of_these in alike:
+            alike, ends = {}, self.ends("b12", "b23") if ends is None else ends
+            for plr, sample in values.items():
+                alike.setdefault(sum(plr > end for end in ends), []).append(sample)
+            for of_these in alike.values():
                 noise = RunStd(std) if std else run_std(of_these)
                 for sample in of_these:
                     sample.noise = noise
         return values
 
-    def by_regime(self, values):
-        """The Samples of regime 1, those of regime 2 and those of regime 3."""
-        ends = [self.regimes[name]["last"] for name in ("b12", "b23") if self.regimes[name]]
-        found = {}
-        for plr, sample in values.items():
-            found.setdefault(sum(plr > end for end in ends), []).append(sample)
-        return found.values()
+    def ends(self, *names):
+        """The last PLRs below these boundaries, as far as they are bracketed."""
+        return [self.regimes[name]["last"] for name in names if self.regimes[name]]
 
     def accuracy(self, stage, value, *later_lrs):
         """Test accuracies, whose std may be given."""
@@ -357,9 +356,9 @@ class Evidence:
     def geometry(self, quantity, pair, counts=lambda run, index: True):
         """Angles (radians) or barriers (percent) between solutions fine-tuned at the lowest and the highest FLR.
 
-        Of the runs of a data seed it is the median, as barriers have long tails. Noise is that of every PLR by itself:
-        large barriers vary, and there are none elsewhere in the same regime. counts: function (run, member index) ->
-        whether a pre-trained member is among them.
+        Of the runs of a data seed it is the median, as barriers have long tails. Noise is pooled between the jump and the
+        boundaries, 2A|2B as well: on one side of each barriers are large and vary, on the other side there are none.
+        counts: function (run, member index) -> whether a pre-trained member is among them.
         """
         value = self.with_group(geometry_of(self.flrs[0], self.flrs[-1], quantity, pair))
         by_plr = self.study.by_plr(
@@ -369,7 +368,10 @@ class Evidence:
             by_plr = {plr: medians(runs) for plr, runs in by_plr.items()}
         if not by_plr:
             raise NotMeasurable("their geometry is not measured: analyze.py geometry")
-        return self.sampled(by_plr, pooled=False)
+        ends = self.ends("b12", "b2AB", "b23")
+        with contextlib.suppress(NotMeasurable):
+            ends.append(self.jump()[0][-1])
+        return self.sampled(by_plr, ends=ends)
 
     def features(self, rank, stage, solution="checkpoint", *later_lrs):
         """The balanced accuracy by the single feature of this rank, 0 the best and -1 the worst, in percent."""
