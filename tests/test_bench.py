@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import copy
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import ideal_studies
 import numpy as np
 import pytest
 import torch
@@ -24,11 +26,16 @@ from torch.nn import functional as F
 import analyze
 import models
 import train
-from bench import common, geometry, image_agreement, image_profile, images, synthetic, without
+from bench import claims as shuffled_claims
+from bench import common, differences, geometry, image_agreement, image_profile, images, synthetic, without
 from bench.agreement import baseline_results, compare
 from bench.baseline import BaselineRun, train_one
 from data import augment, ticks
-from data.commandline import BadInput, Parser
+from data.analysis.claims import CLAIMS, judge, judge_claim
+from data.analysis.evidence import KINDS, Evidence
+from data.analysis.regimes import measure_regimes
+from data.analysis.study import Study, final, stage_of
+from data.commandline import BadInput, Parser, run
 from data.device import BF16
 from data.files import write_json
 from models import compiled, mlp
@@ -568,3 +575,214 @@ def test_another_checkout_must_have_train_py(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["synthetic.py", "--against", str(tmp_path)])
     with pytest.raises(BadInput, match="has no train.py"):
         synthetic.main()
+
+
+# ------------------------------------------------------------------------- shuffled learning rates, synthetic differences
+
+
+@pytest.mark.parametrize("write", [ideal_studies.write_ideal, ideal_studies.write_image_ideal])
+def test_a_shuffle_gives_runs_other_learning_rates_and_leaves_them_their_numbers(tmp_path, write):
+    write(tmp_path)
+    study = Study(tmp_path)
+    before = copy.deepcopy([one.members for one in study.runs])
+    other = shuffled_claims.shuffled(study, np.random.default_rng(1))
+    assert [one.members for one in study.runs] == before and other is not study
+    orders = {}
+    for one, same in zip(study.runs, other.runs, strict=True):
+        assert same is not one and same.path == one.path and same.metrics is one.metrics
+        for member, moved in zip(one.members, same.members, strict=True):
+            first, *later = member["lrs"]
+            order = orders.setdefault(stage_of(one) == "converge", {})
+            assert moved == member | {"lrs": [order.setdefault(first, moved["lrs"][0]), *later]}
+        if study.parent(one):
+            assert other.parent(same) is other.runs[study.runs.index(study.parent(one))]
+    assert set(orders) == {False} | ({True} if study.of_stage("converge") else set())
+    for order in orders.values():
+        assert sorted(order) == sorted(order.values()) and list(order) != list(order.values())
+    order, accuracy = orders[False], final("test_accuracy")
+    for stage, *flrs in (("pretrain",), ("finetune", ideal_studies.FLRS[0])):
+        found, expected = (of.by_plr(stage, accuracy, *flrs) for of in (other, study))
+        assert found == {order[plr]: values for plr, values in expected.items()}
+
+
+def test_claims_that_speak_of_learning_rates_seldom_hold_of_shuffled_ones(tmp_path, monkeypatch):
+    """Nor do the boundaries between regimes move with them."""
+    regimes_seen = []
+
+    def judged(claim, evidence):
+        regimes_seen.append(evidence.regimes)
+        return judge_claim(claim, evidence)
+
+    monkeypatch.setattr(shuffled_claims, "judge_claim", judged)
+    monkeypatch.setattr(shuffled_claims, "CLAIMS", [claim for claim in CLAIMS if claim.name in ("M1", "R2", "Z1")])
+    ideal_studies.write_ideal(tmp_path)
+    study = Study(tmp_path)
+    shares = shuffled_claims.shares_that_hold(study, 20, np.random.default_rng(0))
+    assert list(shares) == ["M1", "R2"]  # not that of frequency bands, which ticks have none of
+    assert max(shares.values()) <= 0.05
+    assert len(regimes_seen) == 3 + 2 * 20 and all(found == measure_regimes(study) for found in regimes_seen)
+
+
+def test_claims_hold_of_learning_rates_that_keep_their_places(tmp_path):
+    ideal_studies.write_ideal(tmp_path)
+    study = Study(tmp_path)
+    shares = shuffled_claims.shares_that_hold(study, 2, SimpleNamespace(permutation=np.array))
+    assert shares == {verdict["claim"]: 1 for verdict in judge(study) if verdict["verdict"] == "holds"}
+    assert {"M1", "R2", "W1", "F6", "Y2"} < set(shares)
+
+
+def test_criteria_that_hold_of_more_than_a_tenth_of_shuffles_are_marked(tmp_path, monkeypatch, capsys):
+    found, kinds = {"M1": 0.0, "F2": 0.1, "R2": 0.105}, []
+
+    def shares(study, shuffles, random):
+        kinds.append(study.network["kind"])
+        assert shuffles == 7 and 0 <= random.random() < 1
+        return found
+
+    monkeypatch.setattr(shuffled_claims, "shares_that_hold", shares)
+    monkeypatch.setattr(sys, "argv", ["claims.py", "--shuffles", "7", "--out", str(tmp_path / "shares.json")])
+    shuffled_claims.main()
+    assert kinds == list(KINDS)
+    printed = capsys.readouterr()
+    lines = [line.split(maxsplit=2) for line in printed.out.splitlines()]
+    of_each = [["M1", "0.0 %"], ["F2", "10.0 %"], ["R2", "10.5 %  too loose"]]
+    assert lines == [[kind, *line] for kind in KINDS for line in of_each]
+    assert printed.err.splitlines() == [f"{kind}: 7 shuffles" for kind in KINDS]
+    assert json.loads((tmp_path / "shares.json").read_text()) == {
+        "shuffles": 7,
+        "shares": dict.fromkeys(KINDS, found),
+    }
+
+
+def test_a_study_of_ones_own_is_shuffled_instead_of_the_ideal_ones(tmp_path, monkeypatch, capsys):
+    ideal_studies.write_practical_ideal(tmp_path / "runs", "convolutional")
+    out = tmp_path / "shares.json"
+    monkeypatch.setattr(sys, "argv", ["claims.py", str(tmp_path / "runs"), "--shuffles", "2", "--out", str(out)])
+    shuffled_claims.main()
+    [shares] = json.loads(out.read_text())["shares"].items()
+    assert shares[0] == str(tmp_path / "runs") and shares[1].keys() == {"M1", "R2", "F3", "F4", "W2", "G5", "Z3"}
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+TICK_CHANGES = ideal_studies.changed("averaged", (7, 67.3), keys=(10,))  # so that no two settings are the best
+
+
+@pytest.fixture
+def tick_study(tmp_path):
+    """Two runs each of three data seeds."""
+    folder = tmp_path / "runs"
+    ideal_studies.write_ideal(folder, data_seeds=3, **TICK_CHANGES)
+    return folder
+
+
+def by_data_seed(folder, index, window=None):
+    """Mean accuracy in percent of each data seed at the PLR of this index, read from the files of a run."""
+    members = json.loads((folder / "config.json").read_text())["members"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    swa = metrics.get("swa")
+    accuracies = swa["test_accuracy"][swa["window"].index(window)] if window else metrics["test_accuracy"][-1]
+    at_plr = [
+        (member["data_seed"], 100 * accuracy)
+        for member, accuracy in zip(members, accuracies)
+        if member["lrs"][0] == ideal_studies.PLRS[index]
+    ]
+    return np.array([np.mean([a for seed, a in at_plr if seed == wanted]) for wanted in (1, 2, 3)])
+
+
+def paired_interval(first, second, comparisons=1):
+    """Of three data seeds; with two degrees of freedom Student's t has this closed form."""
+    values, tail = first - second, 0.025 / comparisons
+    t = (1 - 2 * tail) / np.sqrt(2 * tail * (1 - tail))
+    half = t * values.std(ddof=1) / np.sqrt(3)
+    ends = {"estimate": values.mean(), "lower": values.mean() - half, "upper": values.mean() + half}
+    return pytest.approx(ends, rel=1e-4, abs=1e-5)
+
+
+def test_leads_of_2a_are_paired_by_data_seed(tick_study):
+    found = differences.leads_of_2a(Evidence(Study(tick_study)))
+    finetuned, averaged = by_data_seed(tick_study / "finetune/2", 8), by_data_seed(tick_study / "swa", 8, 10)
+    others = {
+        "fine-tuned": (finetuned, by_data_seed(tick_study / "finetune/2", 1)),
+        "averaged": (averaged, by_data_seed(tick_study / "swa", 7, 10)),
+        "either": (averaged, by_data_seed(tick_study / "finetune/2", 1)),
+        "against regime 1 for as long": (averaged, by_data_seed(tick_study / "finetune/2", 7)),
+    }
+    named = {
+        "fine-tuned": ("FLR 0.00562 from 0.01: 72.50", "FLR 0.00562 from 0.000178: 67.50"),
+        "averaged": ("SWA-10 from 0.01: 75.00", "SWA-10 from 0.00562: 67.30"),
+        "either": ("SWA-10 from 0.01: 75.00", "FLR 0.00562 from 0.000178: 67.50"),
+        "against regime 1 for as long": (
+            "SWA-10 from 0.01: 75.00",
+            "0.00562 throughout from 0.00562: 67.10",
+        ),
+    }
+    assert {what: (of["of 2A"], of["of regime 1"]) for what, of in found.items()} == named
+    for what, pair in others.items():
+        assert found[what]["difference"] == paired_interval(*pair), what
+    assert [found[what]["difference"]["estimate"] for what in named] == pytest.approx([5, 7.7, 7.5, 7.9])
+
+
+def test_without_an_flr_that_is_a_plr_of_regime_1_nothing_trains_there_for_as_long(tick_study):
+    e = Evidence(Study(tick_study))
+    e.finetuned = {1.1 * flr: curve for flr, curve in e.finetuned.items()}
+    assert list(differences.leads_of_2a(e)) == ["fine-tuned", "averaged", "either"]
+
+
+def test_the_range_over_flrs_is_that_of_any_two_of_them(tick_study):
+    found = differences.range_over_flrs(Evidence(Study(tick_study)))
+    assert list(found) == ["0.01", "0.0178"]
+    for index, of_plr in zip((8, 9), found.values()):
+        assert (of_plr["best"], of_plr["worst"]) == (ideal_studies.FLRS[2], ideal_studies.FLRS[0])
+        highest, lowest = (by_data_seed(tick_study / f"finetune/{number}", index) for number in (2, 0))
+        assert of_plr["difference"] == paired_interval(highest, lowest, comparisons=3)
+        assert of_plr["difference"]["estimate"] == pytest.approx(0.5)
+
+
+def test_a_feature_dominates_in_runs_where_it_is_10_points_ahead(tick_study):
+    """In both runs of the first data seed, one of the second and none of the third."""
+    members = json.loads((tick_study / "pretrain/config.json").read_text())["members"]
+    leads = {(1, 1): 0.125, (1, 2): 0.3, (2, 1): 0.0625, (2, 2): 0.11, (3, 1): 0.09, (3, 2): 0}
+    at_plr = [member["lrs"][0] == ideal_studies.PLRS[8] for member in members]
+    accuracies = [
+        [0.5] * 7 + [0.5 + (leads[member["data_seed"], member["seed"]] if here else 0)] + [0.5] * 8
+        for member, here in zip(members, at_plr)
+    ]
+    content = {"solution": ["checkpoint"], "balanced_accuracy": [accuracies]}
+    (tick_study / "pretrain/features.json").write_text(json.dumps(content))
+    found = differences.dominant_shares(Evidence(Study(tick_study)))
+    shares = np.array([100, 50, 0])
+    assert found["pre-training"].pop("0.01") == paired_interval(shares, 0 * shares)
+    nothing, everything = ({"estimate": share, "lower": share, "upper": share} for share in (0, 100))
+    assert list(found["pre-training"].values()) == [nothing] * 17
+    assert found["SWA-2"] == found["SWA-5"] == {}  # of which no features are measured
+    of_2a = {name: [plr for plr, share in found[name].items() if share == everything] for name in found}
+    names = {index: f"{ideal_studies.PLRS[index]:.3g}" for index in range(18)}
+    assert of_2a["SWA-10"] == of_2a["FLR 0.0001"] == [names[8], names[9]]
+    assert of_2a["FLR 0.00562"] == [names[index] for index in range(8, 15)]
+
+
+def test_differences_are_printed_and_written(tick_study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["differences.py", str(tick_study), "--out", str(tmp_path / "found.json")])
+    differences.main()
+    lines = capsys.readouterr().out.splitlines()
+    titles = ["leads of 2A", "range over FLRs", "percent of runs with a dominant feature"]
+    assert [line for line in lines if not line.startswith("  ")] == [f"{title}, 3 data seeds" for title in titles]
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert list(written) == ["data_seeds", "plrs", *titles]
+    assert (written["data_seeds"], written["plrs"]) == (3, ideal_studies.PLRS)
+    lead = written["leads of 2A"]["fine-tuned"]
+    ends = "{estimate:.4g} [{lower:.4g}, {upper:.4g}]".format(**lead["difference"])
+    said = f"of 2A {lead['of 2A']}, of regime 1 {lead['of regime 1']}, difference {ends}"
+    assert lines[1] == f"  fine-tuned: {said}"
+
+
+def test_differences_are_refused_in_one_line_where_2a_is_not_bracketed(tmp_path, monkeypatch, capsys):
+    without_2a = ideal_studies.changed("finetuned", (8, 70), keys=(0,))  # 2.5 pp below the highest FLR
+    ideal_studies.write_ideal(tmp_path, data_seeds=2, **without_2a)
+    monkeypatch.setattr(sys, "argv", ["differences.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        run(differences.main)
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    reason = "regime 2A: its boundary b2AB is not bracketed by these runs"
+    assert (printed.out, printed.err) == ("", f"differences.py: {tmp_path}: {reason}\n")
