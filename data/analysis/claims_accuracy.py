@@ -45,8 +45,9 @@ NARROW = 10  # b2AB / b12: one decade of the three or more that a sweep spans
 @claim(
     "M1",
     "abstract, section 4, figures 2 and 15",
-    "fine-tuning and SWA peak in 2A, the better of them there exceeds everything from elsewhere, and 2A is narrow: b2AB / b12 <= 10; refuted by something from elsewhere "
-    "that is at least as good as all of 2A, by no 2A, or by a wide one",
+    "fine-tuning and SWA peak in 2A, the better of them there exceeds everything from elsewhere, and 2A is narrow: "
+    "b2AB / b12 <= 10; refuted by something from elsewhere that is at least as good as all of 2A, by a PLR of 2A below the "
+    "average elsewhere, by no 2A, or by a wide one",
 )
 def best_solutions_come_from_2a(e):
     if e.without_2a:
@@ -250,8 +251,9 @@ def much_larger_flrs_jump(e):
     "F3",
     "section 4, figures 2 and 15",
     "at the middle PLR of 2A no FLR leads to less than the best of regime 1 (1 pp of slack), and the best fine-tuning from "
-    "2A exceeds all of regime 1, and is not below any from elsewhere (1 pp of slack); that all FLRs of 2A reach the same is its definition; refuted by an FLR that leads to "
-    "less, by a regime 1 that is at least as good, by a fine-tuning from elsewhere that exceeds 2A by 1 pp, or by no 2A",
+    "2A exceeds all of regime 1, and is not below any from elsewhere (1 pp of slack); that all FLRs of 2A reach the same is "
+    "its definition; refuted by an FLR that leads to less, by a regime 1 that is at least as good, by a fine-tuning from "
+    "elsewhere that exceeds 2A by 1 pp, or by no 2A",
 )
 def every_flr_is_as_good_in_2a(e):
     if e.without_2a:

@@ -3,8 +3,8 @@
 Nothing here knows where regimes lie: their boundaries are measured (see regimes.py), and every criterion speaks of all
 setups that the claim speaks of. The thresholds are this project's own. Accuracies are in percent and means over runs;
 "pp" are percentage points; "best" is the highest mean. What peaks in 2A is best there, and everywhere in 2A above its
-average elsewhere. A claim consists of parts, each an Interval that is held against
-a Bound; it holds if all of them do, is refuted if one is, and is undecided otherwise.
+average elsewhere. A claim consists of parts, each an Interval that is held against a Bound; it holds if all of them do, is
+refuted if one is, and is undecided otherwise.
 
     @claim("R9", "section 3, figure 1", "in regime 1 ...", kinds=["ticks"])
     def name_of_the_claim(e):
