@@ -419,3 +419,9 @@ def test_the_best_of_some_settings_peaks_there(study):
     )
     with pytest.raises(NotMeasurable, match="runs are missing"):
         evidence.samples(curves, [0.5])
+
+
+def test_of_no_runs_nothing_is_said():
+    for about in (each, one_of):
+        with pytest.raises(NotMeasurable, match="runs are missing"):
+            about("nothing", evidence.above(0), [])

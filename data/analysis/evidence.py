@@ -106,15 +106,21 @@ def part(name, bound, *terms):
 
 
 def each(name, bound, combinations):
-    """All of these combinations; that with the least favourable estimate is shown."""
-    worst = max(map(combination, combinations), key=lambda found: excess(bound, found))
+    """All of these combinations; that with the least favourable estimate is shown. Raises NotMeasurable for none."""
+    worst = max(intervals_of(combinations), key=lambda found: excess(bound, found))
     return Part(name, every(bound.decide, combinations), worst)
 
 
 def one_of(name, bound, combinations):
-    """One of these combinations or more; that with the most favourable estimate is shown."""
-    found = min(map(combination, combinations), key=lambda found: excess(bound, found))
+    """One of these combinations or more; that with the most favourable estimate is shown. Raises NotMeasurable for none."""
+    found = min(intervals_of(combinations), key=lambda found: excess(bound, found))
     return Part(name, some(bound.decide, combinations), found)
+
+
+def intervals_of(combinations):
+    if not combinations:
+        raise NotMeasurable("runs are missing")
+    return [combination(terms) for terms in combinations]
 
 
 def excess(bound, interval):
