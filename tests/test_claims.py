@@ -174,6 +174,11 @@ def noisier(factor, *names):
 ON_2AB = range(9, 15)  # from the last PLR of 2A through 2B
 OF_LOW, OF_HIGH = (f"{PLRS[TWO_STAGES[0]]:.3g}, {PLRS[TWO_STAGES[1]]:.3g}, {flr:.3g}:" for flr in FLRS[::2])
 LEAD_IN_2A = [f"FLR {flr:.3g}: lead of 2A" for flr in FLRS]
+# Regime 1 gains at the highest FLR, and of 2A only the first PLR leads to more than that.
+GAINS_IN_REGIME_1 = all_finetuned(
+    (9, (67, 67.2, 67.4)),
+    *((index, (*(of_flr[index] for of_flr in IDEAL["finetuned"][:2]), 68.5)) for index in range(8)),
+)
 AS_GOOD_IN_REGIME_1 = all_finetuned((1, (63.6, 63.8, 73.5)), (9, (75, 75.2, 75.4)))
 
 BREAKS = [
@@ -203,6 +208,7 @@ BREAKS = [
     ("F2", ["largest change two steps beyond, less a quarter of it"], finetuned(2, (4, 67))),  # not abrupt
     ("F3", ["lead over it of the worst FLR in the middle of 2A"], AS_GOOD_IN_REGIME_1),
     ("F3", ["lead over it of the best of 2A"], finetuned(2, (1, 73.2))),
+    ("F3", ["least lead in 2A over the average of regime 1"], GAINS_IN_REGIME_1),
     ("F3", ["lead over the best elsewhere"], finetuned(2, (12, 75))),
     (
         "F4",
@@ -279,6 +285,7 @@ BREAKS = [
         ("Y3", ["largest lead beyond, less a quarter of it"], ideal(name, (12, (62, 55))))
         for name in ("top_pretrained", "top_low")
     ),
+    ("Y3", ["smallest lead in 2A, less half of it"], ideal("top_pretrained", (9, (60, 55)))),
     ("Y3", ["after the highest FLR, less half of it"], ideal("top_high", *((i, (54, 53)) for i in range(11, 15)))),
     *(("Y4", [name], finetuned(flr, (12, 73.5))) for flr, name in enumerate(LEAD_IN_2A)),
     *(("Y4", [f"SWA-{k}: lead of 2A"], averaged(k, (12, x))) for k, x in ((2, 72), (5, 72), (10, 77))),
@@ -493,6 +500,7 @@ UNDECIDED = [
     ("Y1", ["least lead of all features"], ideal("pretrained", (0, 62))),
     ("Y2", ["lead in 2A - lead elsewhere"], ideal("top_pretrained", (12, (69, 54)))),
     ("Y3", ["largest lead beyond, less a quarter of it"], ideal("top_low", (12, (58.75, 55)))),
+    ("Y3", ["smallest lead in 2A, less half of it"], ideal("top_pretrained", (9, (62.5, 55)))),
     ("Y4", [LEAD_IN_2A[1]], finetuned(1, (12, 72.3))),
 ]
 SCRAMBLED = dict(enumerate([(4, 30), (1, 28), (6, 31), (2, 29), (8, 25), (7, 27), (3, 32), (5, 26)]))

@@ -12,6 +12,7 @@ from data.analysis.evidence import (
     above,
     at_least,
     at_most,
+    average,
     below,
     best_plr,
     claim,
@@ -250,10 +251,10 @@ def much_larger_flrs_jump(e):
 @claim(
     "F3",
     "section 4, figures 2 and 15",
-    "at the middle PLR of 2A no FLR leads to less than the best of regime 1 (1 pp of slack), and the best fine-tuning from "
-    "2A exceeds all of regime 1, and is not below any from elsewhere (1 pp of slack); that all FLRs of 2A reach the same is "
-    "its definition; refuted by an FLR that leads to less, by a regime 1 that is at least as good, by a fine-tuning from "
-    "elsewhere that exceeds 2A by 1 pp, or by no 2A",
+    "at the middle PLR of 2A no FLR leads to less than the best of regime 1 (1 pp of slack), at all of 2A every FLR leads to "
+    "more than on average from regime 1, and the best fine-tuning from 2A exceeds all of regime 1, and is not below any from "
+    "elsewhere (1 pp of slack); that all FLRs of 2A reach the same is its definition; refuted by an FLR that leads to less, "
+    "by a regime 1 that is at least as good, by a fine-tuning from elsewhere that exceeds 2A by 1 pp, or by no 2A",
 )
 def every_flr_is_as_good_in_2a(e):
     if e.without_2a:
@@ -262,9 +263,15 @@ def every_flr_is_as_good_in_2a(e):
     of_middle, of_2a = samples(curves, [middle]), samples(curves, inside)
     regime_1 = samples([e.pretrained, *curves], e.regime("1"))
     pairs = [[(1, sample), (-1, other)] for sample in of_middle for other in regime_1]
+    above_average = [
+        [(1, sample), *((-weight, other) for weight, other in average(samples([curve], e.regime("1"))))]
+        for curve in curves
+        for sample in samples([curve], inside)
+    ]
     return [
         told("best of regime 1", max(regime_1, key=sample_mean).mean),
         each("lead over it of the worst FLR in the middle of 2A", at_least(-1), pairs),
+        each("least lead in 2A over the average of regime 1", above(0), above_average),
         lead("lead over it of the best of 2A", of_2a, regime_1),
         lead("lead over the best elsewhere", of_2a, samples(curves, e.elsewhere(inside)), margin=-1),
     ]

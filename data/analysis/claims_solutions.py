@@ -219,8 +219,9 @@ def one_feature_dominates_in_2a(e):
     "Y3",
     "section 5, figures 5 and 17",
     "from the second PLR of 2B on through regime 3 the best feature's lead after pre-training and after the lowest FLR is "
-    "at most a quarter of its largest in 2A after pre-training, and after the highest FLR of regime 1 it is at least half "
-    "of that at one PLR or more; refuted by a larger lead, or where none comes back",
+    "at most a quarter of its largest in 2A after pre-training, while it is at least half of that at every PLR of 2A, and "
+    "again after the highest FLR of regime 1 at one PLR or more beyond; refuted by a larger lead there, by a smaller one in "
+    "2A, or where none comes back",
     kinds=["ticks"],
 )
 def none_dominates_beyond(e):
@@ -228,9 +229,11 @@ def none_dominates_beyond(e):
     before, low = e.dominance("pretrain"), e.dominance("finetune", "checkpoint", e.flrs[0])
     largest = max(before.at(e.regime("2A")), key=sample_mean)
     again = e.dominance("finetune", "checkpoint", e.high_flr).at(plrs)
+    inside = [[(1, sample), (-1 / 2, largest)] for sample in before.at(e.regime("2A"))]
     small = [[(1, sample), (-1 / 4, largest)] for curve in (before, low) for sample in curve.at(plrs)]
     return [
         told("largest lead in 2A", largest.mean),
+        each("smallest lead in 2A, less half of it", at_least(0), inside),
         each("largest lead beyond, less a quarter of it", at_most(0), small),
         one_of(
             "after the highest FLR, less half of it", at_least(0), [[(1, s), (-1 / 2, largest)] for s in again]
