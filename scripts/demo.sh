@@ -22,5 +22,5 @@ What to expect (sections 4 and 5 of the paper) in $out/figures:
   figure16  solutions from most of regime 1 are close together with no barrier between them; barriers appear just
             right of the first dashed line and grow with the learning rate, as angles do.
   figure17  as figure 5, for all stages, with one standard deviation over the ten runs
-  claims    above, one line per claim of the paper; with ten runs several are within the noise
+  claims    above, one line per claim of the paper; ten runs leave most of them undecided
 END
