@@ -392,7 +392,11 @@ def test_a_lead_is_that_of_the_highest_over_the_highest():
     samples, others = singles(4, 12, 7), singles(3, -2, 5)
     for margin, decision in ((0, HOLDS), (3, HOLDS), (6, UNDECIDED), (12, REFUTED), (-9, HOLDS)):
         found = lead("it", samples, others, margin)
-        assert found == ("it", intervals.exceeds_all(samples, others, margin), difference(samples[1], others[2]))
+        assert found == (
+            "it",
+            intervals.exceeds_all(samples, others, margin),
+            difference(samples[1], others[2], 3),
+        )
         assert found.decision == decision
     assert lead("it", others, samples).decision == REFUTED
     assert lead("it", samples, others).value.estimate == 7
@@ -413,7 +417,7 @@ def test_the_best_of_some_settings_peaks_there(study):
     elsewhere = [plr for plr in PLRS if plr != PLRS[2]]
     assert evidence.best_plr(e.finetuned[FLRS[0]], PLRS) == PLRS[2]
     found = evidence.peaks_in(e, "it", inside, curves)
-    assert found.value == difference(curves[1][PLRS[2]], curves[1][PLRS[1]])
+    assert found.value == difference(curves[1][PLRS[2]], curves[1][PLRS[1]], len(curves))
     assert found.decision == intervals.exceeds_all(
         [curve[PLRS[2]] for curve in curves], [curve[plr] for curve in curves for plr in elsewhere]
     )

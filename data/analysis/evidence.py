@@ -128,8 +128,11 @@ def excess(bound, interval):
 
 
 def lead(name, samples, others, margin=0):
-    """The highest mean of some settings over that of others, by more than a margin."""
-    interval = difference(max(samples, key=sample_mean), max(others, key=sample_mean))
+    """The highest mean of some settings over that of others, by more than a margin.
+
+    The interval allows for the choice of the first, by which it HOLDS: it is simultaneous over `samples`.
+    """
+    interval = difference(max(samples, key=sample_mean), max(others, key=sample_mean), len(samples))
     return Part(name, exceeds_all(samples, others, margin), interval)
 
 
