@@ -12,13 +12,13 @@ from data.analysis.evidence import (
     above,
     at_least,
     at_most,
-    average,
     below,
     best_plr,
     claim,
     each,
     fact,
     lead,
+    leads_over_average,
     part,
     peaks_in,
     sample_mean,
@@ -263,11 +263,7 @@ def every_flr_is_as_good_in_2a(e):
     of_middle, of_2a = samples(curves, [middle]), samples(curves, inside)
     regime_1 = samples([e.pretrained, *curves], e.regime("1"))
     pairs = [[(1, sample), (-1, other)] for sample in of_middle for other in regime_1]
-    above_average = [
-        [(1, sample), *((-weight, other) for weight, other in average(samples([curve], e.regime("1"))))]
-        for curve in curves
-        for sample in samples([curve], inside)
-    ]
+    above_average = leads_over_average(curves, inside, e.regime("1"))
     return [
         told("best of regime 1", max(regime_1, key=sample_mean).mean),
         each("lead over it of the worst FLR in the middle of 2A", at_least(-1), pairs),

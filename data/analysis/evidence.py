@@ -384,26 +384,21 @@ class Evidence:
 
     def features(self, rank, stage, solution="checkpoint", *later_lrs):
         """The balanced accuracy by the single feature of this rank, 0 the best and -1 the worst, in percent."""
-        of_run = features_of(solution)
-
-        def ranked(run, index):
-            found = of_run(run, index)
-            return found and found[rank]
-
-        values = self.percent(stage, ranked, *later_lrs)
-        if not values:
-            raise NotMeasurable("features are not measured: analyze.py features")
-        return values
+        return self._of_features(lambda accuracies: accuracies[rank], stage, solution, *later_lrs)
 
     def dominance(self, stage, solution="checkpoint", *later_lrs):
         """By how much the best feature of a run is ahead of its second, in pp."""
+        return self._of_features(lambda accuracies: accuracies[0] - accuracies[1], stage, solution, *later_lrs)
+
+    def _of_features(self, number, stage, solution, *later_lrs):
+        """A number of the single-feature accuracies of a run, best first."""
         of_run = features_of(solution)
 
-        def ahead(run, index):
-            found = of_run(run, index)
-            return found and found[0] - found[1]
+        def value(run, index):
+            accuracies = of_run(run, index)
+            return accuracies and number(accuracies)
 
-        values = self.percent(stage, ahead, *later_lrs)
+        values = self.percent(stage, value, *later_lrs)
         if not values:
             raise NotMeasurable("features are not measured: analyze.py features")
         return values
@@ -453,12 +448,17 @@ def peaks_in(e, name, inside, curves):
     """
     outside = e.elsewhere(inside)
     found = lead(name, samples(curves, inside), samples(curves, outside))
-    above_average = [
-        [(1, sample), *((-weight, other) for weight, other in average(samples([curve], outside)))]
+    leads = leads_over_average(curves, inside, outside)
+    return found._replace(decision=all_of([found.decision, every(above(0).decide, leads)]))
+
+
+def leads_over_average(curves, plrs, others):
+    """The lead of every curve at each of these PLRs over its average at the others, as combinations of Samples."""
+    return [
+        [(1, sample), *((-weight, other) for weight, other in average(samples([curve], others)))]
         for curve in curves
-        for sample in samples([curve], inside)
+        for sample in samples([curve], plrs)
     ]
-    return found._replace(decision=all_of([found.decision, every(above(0).decide, above_average)]))
 
 
 def average(found):
