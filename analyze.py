@@ -17,20 +17,16 @@ nothing but a figure's own JSON.
 import argparse
 import functools
 import re
-from pathlib import Path
 
 import torch
 
 import models
 from data import bands, images, ticks
-from data.analysis.claims import judge, verdict_line
-from data.analysis.figures import FIGURES, draw_figure, figure_numbers, fitting_figures, refuse_unfit_figures
-from data.analysis.regimes import boundary_lines, convergence_bracket, measure_regimes
+from data.analysis.commands import add_reading_commands, report_incomplete
 from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW, Study
-from data.commandline import BadInput, Parser, Progress, Refused, lr_name, positive_float, positive_int
+from data.commandline import BadInput, Parser, Progress, Refused, positive_float, positive_int
 from data.commandline import run as run_script
 from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, use_precision
-from data.files import write_json
 from data.runs import bands_name, find_runs, geometry_name, loss_name, low_ends_name, sharpness_name
 from data.seeds import generator, init_seed
 from models import curvature, mlp
@@ -265,12 +261,15 @@ def main():
     features = commands.add_parser(
         "features", help="measure the balanced single-feature accuracies of runs on ticks"
     )
+    features.set_defaults(run=features_command)
     features.add_argument("folder", help="folder of run folders; runs that are measured already are skipped")
 
     geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions")
+    geometry.set_defaults(run=geometry_command)
     add_measuring_arguments(geometry)
 
     band = commands.add_parser("bands", help="measure accuracies of runs on images on frequency bands")
+    band.set_defaults(run=bands_command)
     add_measuring_arguments(band)
     band.add_argument(
         "--normalisation",
@@ -290,11 +289,13 @@ def main():
     )
 
     norms = commands.add_parser("norms", help="measure the filter norms of runs on images")
+    norms.set_defaults(run=norms_command)
     norms.add_argument("folder", help=MEASURED_FOLDER)
 
     sharpness = commands.add_parser(
         "sharpness", help="measure gradient norms and curvature of runs on images at a level of train loss"
     )
+    sharpness.set_defaults(run=sharpness_command)
     add_measuring_arguments(sharpness)
     sharpness.add_argument(
         "--level",
@@ -310,57 +311,9 @@ def main():
         "--probes", type=at_least_two, default=10, help="random vectors that estimate the trace"
     )
 
-    claims = commands.add_parser("claims", help="hold the claims of the paper against the runs of one experiment")
-    claims.add_argument("folder", help="folder of the run folders of one experiment")
-    claims.add_argument(
-        "--run-std",
-        type=positive_float,
-        metavar="PP",
-        help="standard deviation of a run's test accuracy in pp, where it is known; by default that of the runs' repeats",
-    )
-    claims.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to a file, too")
-
-    bracket = commands.add_parser(
-        "boundary", help="print the largest learning rate that converges and the next one above it"
-    )
-    bracket.add_argument("folder", help="folder of the run folders of one experiment")
-    bracket.add_argument(
-        "--refined",
-        action="store_true",
-        help="by runs that train until they converge, too (train.py --until-loss)",
-    )
-
-    figures = commands.add_parser(
-        "figures", help="draw figures from the metrics of one experiment, or compare several"
-    )
-    figures.add_argument(
-        "folder", nargs="+", help="folders of the run folders of one experiment each; several are compared"
-    )
-    figures.add_argument("--out", type=Path, required=True, help="folder for figureNN.pdf, .png and .json")
-    figures.add_argument(
-        "--only",
-        type=int,
-        nargs="+",
-        choices=sorted(FIGURES),
-        help="figures; without: all that fit (10, 14 and 18 for several folders)",
-    )
-
-    draw = commands.add_parser("draw", help="draw figures again from their JSON")
-    draw.add_argument("figures", type=Path, nargs="+", metavar="figureNN.json", help="files that `figures` wrote")
-
+    add_reading_commands(commands)
     args = parser.parse_args()
-    command = {
-        "features": features_command,
-        "geometry": geometry_command,
-        "bands": bands_command,
-        "norms": norms_command,
-        "sharpness": sharpness_command,
-        "claims": claims_command,
-        "boundary": boundary_command,
-        "figures": figures_command,
-        "draw": draw_command,
-    }[args.command]
-    command(args)
+    args.run(args)
 
 
 MEASURED_FOLDER = "folder of the run folders of one experiment; what is measured is skipped"
@@ -572,54 +525,6 @@ def refuse_others(runs, name, options):
                 f"{run.path}: {name} was measured with {re.sub('[][,]', '', made)}; use these, or remove {name}.json "
                 f"everywhere"
             )
-
-
-def claims_command(args):
-    study = Study(args.folder)
-    report_incomplete(study)
-    regimes, verdicts = measure_regimes(study), judge(study, args.run_std)
-    print(*boundary_lines(study), sep="\n")
-    for verdict in verdicts:
-        print(verdict_line(verdict))
-    if args.json:
-        write_json(args.json, {"experiment": study.settings, "regimes": regimes, "claims": verdicts})
-
-
-def boundary_command(args):
-    print(*map(lr_name, convergence_bracket(Study(args.folder), args.refined)))
-
-
-def figures_command(args):
-    studies = [Study(folder) for folder in args.folder]
-    for study in studies:
-        report_incomplete(study)
-    wanted = args.only or fitting_figures(studies)
-    if args.only:
-        refuse_unfit_figures(args.only, studies)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for study in studies:
-        print(*(f"{study.folder}: {line}" for line in boundary_lines(study)), sep="\n")
-    for number in wanted:
-        try:
-            numbers = figure_numbers(number, studies)
-        except BadInput as error:
-            if args.only:
-                raise
-            print(f"figure {number} is skipped: {error}")
-            continue
-        path = args.out / f"figure{number:02d}.json"
-        write_json(path, numbers)
-        draw_figure(path)
-
-
-def report_incomplete(study):
-    if study.incomplete:
-        print(f"{study.folder}: {study.incomplete} runs are not complete and are skipped")
-
-
-def draw_command(args):
-    for path in args.figures:
-        draw_figure(path)
 
 
 if __name__ == "__main__":

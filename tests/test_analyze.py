@@ -15,6 +15,7 @@ import analyze
 from data import ticks
 from data.analysis import drawing, regimes, series
 from data.analysis.evidence import Evidence, NotMeasurable
+from data.analysis.figures import FIGURES
 from data.analysis.regimes import convergence_bracket, convergence_level, measure_regimes
 from data.analysis.study import LENGTHS, Study, at_convergence, final
 from data.commandline import BadInput, lr_name
@@ -954,7 +955,7 @@ def test_bad_input_is_named(study, tick_study, tmp_path, monkeypatch, arguments,
 @pytest.mark.parametrize("number", [1, 2, 3, 6, 7, 9, 11, 12, 13, 26])
 def test_committed_figures_come_from_the_committed_metrics(tmp_path, number):
     results = Path(__file__).parent.parent / "results/cifar10-jpeg-narrow"
-    write_json(tmp_path / "figure.json", analyze.FIGURES[number].series(Study(results)))
+    write_json(tmp_path / "figure.json", FIGURES[number].series(Study(results)))
     committed = json.loads((results / f"figure{number:02d}.json").read_text())
     numbers = json.loads((tmp_path / "figure.json").read_text())
     assert numbers.items() <= committed.items()
