@@ -112,7 +112,7 @@ class ImageTraining:
             pixels = augment.crop_and_flip(pixels, samples[:, 1:])
         self.evaluator.gradient.zero_()
         with self.evaluator.autocast():
-            logits = self.evaluator.forward(images.normalise(pixels))
+            logits = self.evaluator.forward(self.data.normalise(pixels))
             loss = F.cross_entropy(logits, labels)
             self.totals += loss_and_correct(logits, labels)
         loss.backward()
@@ -300,7 +300,7 @@ def train(run, task, checkpoint_seconds, averages=None):
                 if keep_losses:  # before this step can be the one to resume from
                     keep_crossed_losses(keep_losses, checkpoint, later, metrics, run)
                 checkpoint = later
-                progress.update(stop, summary(metrics))
+                progress.update(stop, summary(metrics, images.reported_split(run.settings)))
                 if time.monotonic() - saved_at >= checkpoint_seconds:
                     run.save(metrics, checkpoint)
                     saved_at = time.monotonic()
@@ -342,14 +342,17 @@ def keep_crossed_losses(levels, earlier, checkpoint, metrics, run):
             run.keep(loss_name(level), earlier if before * now < level**2 else checkpoint)
 
 
-def summary(metrics):
-    """The latest measurement as a short text: means over the members that have not diverged."""
+def summary(metrics, reported):
+    """The latest measurement as a short text: means over the members that have not diverged.
+
+    reported: the split that the accuracies called `test` are of.
+    """
     alive = [diverged is None for diverged in metrics["diverged_at"]]
     latest = {name: metrics[name][-1][alive].mean().item() for name in SERIES if name != "step"}
     diverged = f", {alive.count(False)} diverged" if False in alive else ""
     return (
         f"train loss {latest['train_loss']:.4g}, train accuracy {100 * latest['train_accuracy']:.2f} %, "
-        f"test accuracy {100 * latest['test_accuracy']:.2f} %{diverged}"
+        f"{reported} accuracy {100 * latest['test_accuracy']:.2f} %{diverged}"
     )
 
 
@@ -462,6 +465,12 @@ def main():
         "the paper's for the network)",
     )
     parser.add_argument(
+        "--report",
+        choices=[images.TEST, images.VALIDATION],
+        help="images whose loss and accuracy are recorded as those of the test set, in all stages that follow, too; "
+        "validation: those that python -m data --validation-per-class held out (default: test)",
+    )
+    parser.add_argument(
         "--log-every",
         type=positive_int,
         help="epochs (default: 1) or iterations (ticks: 1000) between measurements",
@@ -484,7 +493,7 @@ def main():
 def describe_ticks(args):
     """The config of a pre-training on ticks: all learning rates of a pair of seeds stand together."""
     name = chosen_network(args.model or models.networks_for(ticks.NAME)[0], ticks.NAME)
-    only_images = ("width", *shape_names(), "precision", "augment", "keep_loss")
+    only_images = ("width", *shape_names(), "precision", "augment", "report", "keep_loss")
     unwanted = [name for name in only_images if getattr(args, name)]
     if unwanted:
         raise BadInput(
@@ -515,7 +524,8 @@ def describe_images(args, device):
             f"{' '.join(f'{lr:g}' for lr in args.lr)}; do for seed in {' '.join(map(str, args.seed))}; do "
             f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
         )
-    image_set = images.load_once(args.data, device)
+    report = args.report or images.TEST
+    image_set = images.load_once(args.data, device).reporting_on(report)
     side = image_set.train_images.shape[-1]
     if side < network.smallest_image:
         raise BadInput(
@@ -530,6 +540,7 @@ def describe_images(args, device):
         "shape": shape_of(args, network, side),
         "precision": args.precision or FP32,
         "augment": args.augment or network.augment,
+        "report": report,
     }
     refuse_unfit_shape(args.model, network, settings)
     members = [{"lrs": args.lr, "seed": args.seed[0]}]

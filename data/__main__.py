@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy
 import torch
 from PIL import Image
+from torch.nn import functional
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from tqdm import tqdm
 
 from data.commandline import BadInput, Parser, Refused, positive_int, run
-from data.images import ImageSet, digest, load_image_set, save_image_set
+from data.images import TEST, VALIDATION, ImageSet, channel_mean_and_std, digest, load_image_set, save_image_set
 from data.seeds import generator
 
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 SETS = (*CIFAR, "tiny-imagenet", "folder")
+NORMALISATIONS = PAPER, OWN = "paper", "own"
+EARLIER_MADE_FROM = {"normalise": PAPER}  # of files made before there was a choice
 
 
 def main(arguments=None):
@@ -24,7 +27,8 @@ def main(arguments=None):
         "set",
         choices=SETS,
         help="cifar10 and cifar100 are downloaded into --source unless they are there; tiny-imagenet is the"
-        " unpacked folder tiny-imagenet-200; folder means image files as train/CLASS/* and test/CLASS/*",
+        " unpacked folder tiny-imagenet-200; folder means image files as train/CLASS/* and test/CLASS/*, or"
+        " val/CLASS/* where there is no test",
     )
     parser.add_argument("--source", type=Path, default=Path("datasets/raw"), help="folder of original files")
     parser.add_argument(
@@ -42,46 +46,74 @@ def main(arguments=None):
         "--size",
         type=positive_int,
         metavar="N",
-        help="crop images to their central square and average them down to NxN pixels; None: as they are",
+        help="crop images, of any shapes, to their central squares and average these down to NxN pixels; smaller ones"
+        " are refused, not enlarged; None: as they are, square and of one size",
+    )
+    parser.add_argument(
+        "--validation-per-class",
+        type=positive_int,
+        metavar="N",
+        help="hold out the last N of the training images of each class that --train-per-class keeps, for"
+        " train.py --report validation: 500 and 50 leave 450 to train on; None: none",
+    )
+    parser.add_argument(
+        "--normalise",
+        choices=NORMALISATIONS,
+        default=PAPER,
+        help="what images are normalised with in training and everywhere else: paper, the paper's CIFAR-10 mean and"
+        " standard deviation of each channel, or own, those of this set's training images (default: paper)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only see whether the file is there and was made with these arguments, --source apart",
     )
     chosen = parser.parse_args(arguments)
 
     size = f"-{chosen.size}" if chosen.size else ""
     out = chosen.out or Path("datasets") / f"{chosen.set}{size}.pt"
-    limits = Limits(chosen.classes, chosen.train_per_class, chosen.test_per_class, chosen.size)
+    limits = Limits(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(Limits)})
     if out.is_dir():
         raise BadInput(f"{out} is a folder; name a file with --out")
-    if out.exists():
-        image_set = load_image_set(out)
-        _refuse_if_different(out, image_set.made_from, describe_source(chosen.set, chosen.source, limits))
+    if chosen.check or out.exists():
+        image_set, wanted = load_image_set(out), describe_source(chosen.set, chosen.source, limits)
+        if chosen.check:
+            del wanted["source"]
+        _refuse_if_different(out, image_set.made_from, wanted)
         print("already prepared")
     else:
         image_set = prepare(chosen.set, chosen.source, out.stem, limits)
         save_image_set(image_set, out)
+    held_out = image_set.validation_labels
+    validation = "" if held_out is None else f", {len(held_out)} validation"
     print(
-        f"{out}: {len(image_set.train_labels)} training and {len(image_set.test_labels)} test images,"
+        f"{out}: {len(image_set.train_labels)} training{validation} and {len(image_set.test_labels)} test images,"
         f" {len(image_set.classes)} classes, {'x'.join(map(str, image_set.train_images.shape[2:]))} pixels,"
         f" digest {image_set.digest[:12]}"
     )
 
 
 def _refuse_if_different(out, before, now):
+    before = EARLIER_MADE_FROM | before
     different = [f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]]
     if different:
-        raise Refused(f"{out} was made with {'; '.join(different)}: give another --out or delete that file")
+        raise Refused(f"{out} was made with {'; '.join(different)}: give another --out, or remove that file first")
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much of a set is kept: the first classes, the first images of each, and how many pixels on a side.
+    """What is made of a set: how much of it is kept, held out and normalised in which way.
 
-    None keeps all. A size makes every image square: see resized().
+    Kept are the first classes, the first images of each, and so many pixels on a side; None keeps all. A size makes every
+    image square: see resized(). Held out for validation are the last ones of the training images that are kept.
     """
 
     classes: int | None = None
     train_per_class: int | None = None
     test_per_class: int | None = None
     size: int | None = None
+    validation_per_class: int | None = None
+    normalise: str = PAPER
 
 
 def prepare(set_name, source, name, limits=Limits()):
@@ -95,6 +127,8 @@ def prepare(set_name, source, name, limits=Limits()):
     else:
         list_files = {"tiny-imagenet": list_tiny_imagenet, "folder": list_folder}[set_name]
         classes, tensors = _read_files(*list_files(source), limits)
+    if limits.normalise == OWN:
+        tensors |= own_normalisation(tensors["train_images"])
     return ImageSet(
         name=name,
         **tensors,
@@ -102,6 +136,16 @@ def prepare(set_name, source, name, limits=Limits()):
         digest=digest(tensors),
         made_from=describe_source(set_name, source, limits),
     )
+
+
+def own_normalisation(train_images):
+    """{"mean", "std"} of an ImageSet that is normalised with its own. Raises BadInput for channels that are constant."""
+    mean, std = channel_mean_and_std(train_images)
+    if min(std) == 0:
+        raise BadInput(
+            f"--normalise {OWN}: all training pixels of a channel have the same value; use {PAPER}, or add images"
+        )
+    return {"mean": mean, "std": std}
 
 
 def describe_source(set_name, source, limits):
@@ -114,10 +158,14 @@ def describe_source(set_name, source, limits):
 def list_folder(source):
     """Image files of train/<class>/... and test/<class>/...: (class names, train files, test files).
 
-    Class names are sorted. Files are (path, label) pairs, sorted by class and then by name. Raises BadInput.
+    Where there is no test/, val/ is taken for it. Class names are sorted. Files are (path, label) pairs, sorted by class
+    and then by name. Raises BadInput.
     """
-    train, test = _list_split(source / "train"), _list_split(source / "test")
-    _require_same_names(train.classes, source / "train", test.classes, source / "test")
+    test_folder = source / "test"
+    if not test_folder.is_dir() and (source / "val").is_dir():
+        test_folder = source / "val"
+    train, test = _list_split(source / "train"), _list_split(test_folder)
+    _require_same_names(train.classes, source / "train", test.classes, test_folder)
     return train.classes, train.samples, test.samples
 
 
@@ -189,12 +237,12 @@ def _read_cifar(dataset, source, limits):
     tensors = {}
     for split, images in splits.items():
         labels = torch.tensor(images.targets)
-        kept = _kept(split, labels, classes, limits)
-        chosen = [Image.fromarray(images.data[i]) for i in kept]
-        name = f"an image of {dataset.__name__}"
-        # contiguous(): stacked tensors keep the order of their dimensions in memory
-        tensors[f"{split}_images"] = torch.stack([resized(i, limits.size, name) for i in chosen]).contiguous()
-        tensors[f"{split}_labels"] = labels[kept]
+        for part, kept in _kept(split, labels, classes, limits).items():
+            chosen = [Image.fromarray(images.data[i]) for i in kept]
+            name = f"an image of {dataset.__name__}"
+            # contiguous(): stacked tensors keep the order of their dimensions in memory
+            tensors[f"{part}_images"] = torch.stack([resized(i, limits.size, name) for i in chosen]).contiguous()
+            tensors[f"{part}_labels"] = labels[kept]
     return classes, tensors
 
 
@@ -205,12 +253,12 @@ def _read_files(classes, train, test, limits):
     tensors = {}
     for split, files in (("train", train), ("test", test)):
         labels = torch.tensor([label for _, label in files])
-        kept = _kept(split, labels, classes, limits)
-        # The files are listed class by class. Mixed, as CIFAR's own files are, every batch in stored order
-        # holds many classes, which the measurements with train-mode batch norm on fixed batches need.
-        kept = kept[torch.randperm(len(kept), generator=generator("stored-order", split))]
-        tensors[f"{split}_images"] = _read_images([files[i][0] for i in kept], example, limits.size)
-        tensors[f"{split}_labels"] = labels[kept]
+        for part, kept in _kept(split, labels, classes, limits).items():
+            # The files are listed class by class. Mixed, as CIFAR's own files are, every batch in stored order
+            # holds many classes, which the measurements with train-mode batch norm on fixed batches need.
+            kept = kept[torch.randperm(len(kept), generator=generator("stored-order", part))]
+            tensors[f"{part}_images"] = _read_images([files[i][0] for i in kept], example, limits.size)
+            tensors[f"{part}_labels"] = labels[kept]
     return classes, tensors
 
 
@@ -221,8 +269,12 @@ def _first_classes(classes, limits):
 
 
 def _kept(split, labels, classes, limits):
-    """Indices, ascending, of the images of a split that the limits keep."""
-    per_class = {"train": limits.train_per_class, "test": limits.test_per_class}[split]
+    """{part: indices, ascending, of the images of a split that the limits keep}.
+
+    The part is the split itself; of `train` there is `validation`, too, where the limits hold images out from it.
+    """
+    per_class = {"train": limits.train_per_class, TEST: limits.test_per_class}[split]
+    held_out = limits.validation_per_class if split == "train" else None
     kept = []
     for label, name in enumerate(classes):
         of_class = (labels == label).nonzero().flatten()
@@ -231,8 +283,15 @@ def _kept(split, labels, classes, limits):
                 f"the {split} split has only {len(of_class)} images of class {name};"
                 f" ask for no more with --{split}-per-class, or add images"
             )
-        kept.append(of_class[:per_class])
-    return torch.cat(kept).sort().values
+        of_class = of_class[:per_class]
+        if held_out and len(of_class) <= held_out:
+            raise BadInput(
+                f"--validation-per-class {held_out} leaves none of the {len(of_class)} training images of class {name}"
+                " to train on; ask for fewer"
+            )
+        kept.append(of_class.split([len(of_class) - (held_out or 0), held_out or 0]))
+    of_split, of_validation = (torch.cat(part).sort().values for part in zip(*kept))
+    return {split: of_split} | ({VALIDATION: of_validation} if held_out else {})
 
 
 def _read_images(paths, example, size):
@@ -265,20 +324,23 @@ def _read_image(path, size):
 
 
 def resized(image, size, name):
-    """A PIL image as uint8 [3, height, width], or its central square averaged over pixel areas to [3, size, size].
+    """A PIL image as uint8 [3, height, width], or its central square averaged down to [3, size, size].
 
-    name: what messages call the image. Raises BadInput for an image smaller than `size`.
+    Each pixel is then the mean over those that it covers, wholly or in part, rounded once. name: what messages call the
+    image. Raises BadInput for an image smaller than `size`: enlarged, it would have no high frequencies.
     """
+    pixels = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
     if size is not None:
         side = min(image.size)
         if side < size:
             raise BadInput(
                 f"{name} is {image.width}x{image.height} pixels, which --size {size} would enlarge;"
-                f" ask for {side} at most"
+                f" ask for {side} at most, or remove it"
             )
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BOX)
-    return torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
+        square = pixels[:, top : top + side, left : left + side]
+        pixels = functional.interpolate(square[None].float(), size, mode="area")[0].round().to(torch.uint8)
+    return pixels
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ The distance of a coefficient of the two-dimensional discrete Fourier transform 
 import torch
 
 from data.commandline import BadInput
-from data.images import MEAN, STD, batches
+from data.images import MEAN, STD
 
 FULL, BACKGROUND = "full", "background"
 # How band images are normalised before a network sees them; `keep` is the rule of the paper's code: as all images where
@@ -86,14 +86,15 @@ def channel_moments(images, limits):
     return mean.float().view(-1, 1, 1), deviation.float().view(-1, 1, 1)
 
 
-def normalise_band(images, limits, normalisation, moments):
+def normalise_band(images, limits, normalisation, moments, mean=MEAN, std=STD):
     """Band images as a network sees them, float32 [N, C, S, S], channels-last.
 
-    normalisation: `keep` and `reestimate`: (images - MEAN) / STD of a band with the zero frequency, others unchanged;
-    `std`: others are divided by STD; `band`: (images - mean) / deviation by the band's own moments, (mean, deviation).
+    mean, std: per channel, those that whole images are normalised with. normalisation: `keep` and `reestimate`:
+    (images - mean) / std of a band with the zero frequency, others unchanged; `std`: others are divided by std; `band`:
+    (images - its mean) / its deviation by the band's own moments, (mean, deviation).
     (With `reestimate` the network's batch-norm statistics are to be re-estimated on images that are treated alike.)
     """
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
     if normalisation == STANDARDISE:
         images = (images - moments[0]) / moments[1]
     elif limits[0] == 0:
@@ -118,14 +119,16 @@ class BandSets:
 
     def batches(self, name, split, size):
         """Batches (images, labels) of the band `name`, or of `full`, the images themselves; split: train or test."""
-        pixels, labels = (getattr(self.image_set, f"{split}_{what}") for what in ("images", "labels"))
+        image_set = self.image_set
         if name == FULL:
-            yield from batches(pixels, labels, size)
+            yield from image_set.batches(split, size)
             return
+        pixels, labels = (getattr(image_set, f"{split}_{what}") for what in ("images", "labels"))
         limits, moments = self.limits[name], self.moments[name]
         for some_pixels, some_labels in zip(pixels.split(size), labels.split(size)):
             filtered = band_images(some_pixels, limits)
-            yield normalise_band(filtered, limits, self.normalisation, moments), some_labels
+            band = normalise_band(filtered, limits, self.normalisation, moments, image_set.mean, image_set.std)
+            yield band, some_labels
 
 
 def panels(image):

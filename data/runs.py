@@ -36,7 +36,7 @@ IDENTITY = ("stage", "settings", "members", "parent")
 FORMAT = 2  # of run folders; those of format 1 do not say it, nor what is filled in for them here
 # What runs had, and image runs in particular, that were made before there was a choice.
 EARLIER_SETTINGS = {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
-EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none", "shape": {}}
+EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none", "shape": {}, "report": "test"}
 # What the analysis must know of the network of a run made before config.json said so, by what it is trained on.
 EARLIER_NETWORK = {
     "ticks": {

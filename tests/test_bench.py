@@ -150,7 +150,7 @@ def test_baseline_training_of_images_is_the_same_training(model, monkeypatch, fl
     monkeypatch.setattr(images, "LR", 1e-4 if models.NETWORKS[model].rho else 1e-2)
     monkeypatch.setattr(train.images, "epoch_order", lambda seed, epoch, size: torch.arange(size))
     normalise = train.images.normalise
-    monkeypatch.setattr(train.images, "normalise", lambda pixels: normalise(pixels).double())
+    monkeypatch.setattr(train.images, "normalise", lambda *arguments: normalise(*arguments).double())
     shape = SHAPES.get(model, {})
     args = argparse.Namespace(
         model=model, width=4, classes=10, side=16, batch_size=32, images=70, augment="none", shape=shape

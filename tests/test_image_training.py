@@ -33,10 +33,9 @@ def new_training(model, image_set, lrs=(LR,), seed=SEED, device=DEVICE, **change
     return ImageTraining(settings | changes, [{"lrs": list(lrs), "seed": seed}], device, image_set)
 
 
-def normalised(images):
-    """Pixels with the constants of the paper's code, float64."""
-    mean = torch.tensor([0.4914, 0.4822, 0.4465], dtype=torch.float64).view(3, 1, 1)
-    std = torch.tensor([0.2023, 0.1994, 0.2010], dtype=torch.float64).view(3, 1, 1)
+def normalised(images, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)):
+    """Pixels normalised in float64, by default with the constants of the paper's code."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (mean, std))
     return (images.double() / 255 - mean) / std
 
 

@@ -1,6 +1,7 @@
 """Preparing, loading, normalising and batching image sets."""
 
 import dataclasses
+import hashlib
 import os
 import pickle
 import subprocess
@@ -405,9 +406,8 @@ def means_of_2x2(images):
 
 
 def assert_means(smaller, images):
-    """Images are means over 2x2 pixels of others, taken in two passes that round: along rows, then along columns."""
-    assert smaller.shape == means_of_2x2(images).shape and smaller.dtype == torch.uint8
-    assert (smaller - means_of_2x2(images)).abs().max() <= 1
+    """Images are means over 2x2 pixels of others, rounded once."""
+    assert smaller.dtype == torch.uint8 and torch.equal(smaller.double(), means_of_2x2(images).round())
 
 
 def test_half_the_size_is_the_mean_of_2x2_pixels(tmp_path, monkeypatch):
@@ -440,9 +440,122 @@ def test_the_central_square_is_kept(folder, size, columns, rows):
     assert len(half.train_images) == 7 and half.test_images.shape[1:] == (3, 4, 4)
 
 
+def test_images_of_all_shapes_become_means_over_the_pixels_that_are_covered(folder):
+    for path, size in zip(sorted(folder.rglob("*.png")), [(5, 5), (9, 5), (5, 31), (7, 8), (13, 11), (6, 6)] * 2):
+        draw(path, size=size, seed=sum(size))
+    stored = prepare("folder", folder, "shapes", Limits(size=5))
+
+    def plainly(path):
+        pixels = rgb(path).double()
+        side = min(pixels.shape[1:])
+        top, left = ((length - side) // 2 for length in pixels.shape[1:])
+        ends = [(side * i // 5, -(-side * (i + 1) // 5)) for i in range(5)]
+        cells = [pixels[:, top + a : top + b, left + c : left + d].mean((1, 2)) for a, b in ends for c, d in ends]
+        return torch.stack(cells, dim=1).view(3, 5, 5).round().to(torch.uint8)
+
+    for split in ("train", "test"):
+        files = [
+            (path, label)
+            for label, name in enumerate(("ant", "bee"))
+            for path in (folder / split / name).iterdir()
+        ]
+        expected = labelled([plainly(path) for path, _ in files], [label for _, label in files])
+        assert labelled(getattr(stored, f"{split}_images"), getattr(stored, f"{split}_labels")) == expected
+
+
+def test_val_is_taken_for_test_where_there_is_no_test(folder):
+    named_test = prepare("folder", folder, "insects")
+    draw(folder / "val" / "cat" / "0.png")
+    assert prepare("folder", folder, "insects").digest == named_test.digest  # as there is a test
+    (folder / "val").rename(folder / "unused")
+    (folder / "test").rename(folder / "val")
+    assert prepare("folder", folder, "insects").digest == named_test.digest
+    (folder / "val" / "bee").rename(folder / "val" / "cat")
+    with pytest.raises(BadInput, match=f"bee .* is in {folder / 'train'} but not in {folder / 'val'}"):
+        prepare("folder", folder, "insects")
+
+
+# Held-out images
+
+
+def test_the_last_training_images_of_each_class_are_held_out(tmp_path, monkeypatch):
+    train_rows, test_rows = write_cifar(tmp_path, CIFAR10, monkeypatch)
+    image_set = prepare("cifar10", tmp_path, "half", Limits(validation_per_class=1))
+    assert torch.equal(image_set.train_images.flatten(1), train_rows[:10])  # labels are 0 to 9, twice
+    assert torch.equal(image_set.validation_images.flatten(1), train_rows[10:])
+    assert torch.equal(image_set.test_images.flatten(1), test_rows)
+    assert image_set.train_labels.tolist() == image_set.validation_labels.tolist() == list(range(10))
+
+
+def test_images_are_held_out_from_those_that_are_kept(folder):
+    kept = prepare("folder", folder, "kept", Limits(train_per_class=2))
+    image_set = prepare("folder", folder, "held", Limits(train_per_class=2, validation_per_class=1))
+    files = [[(folder / f"train/{name}/{i}.png", k) for k, name in enumerate(("ant", "bee"))] for i in (0, 1)]
+    assert labelled(image_set.train_images, image_set.train_labels) == decoded(files[0])
+    assert labelled(image_set.validation_images, image_set.validation_labels) == decoded(files[1])
+    assert torch.equal(image_set.test_images, kept.test_images) and image_set.digest != kept.digest
+
+
+def test_something_is_left_to_train_on(folder):
+    message = "--validation-per-class 2 leaves none of the 2 training images of class ant to train on"
+    with pytest.raises(BadInput, match=message):
+        prepare("folder", folder, "all", Limits(train_per_class=2, validation_per_class=2))
+
+
+def test_what_a_run_reports_on(folder, tmp_path):
+    plain = prepare("folder", folder, "insects")
+    with pytest.raises(BadInput, match="insects has no validation images .*--validation-per-class N"):
+        plain.reporting_on("validation")
+    save_image_set(prepare("folder", folder, "insects", Limits(validation_per_class=1)), tmp_path / "held.pt")
+    image_set = load_image_set(tmp_path / "held.pt")
+    assert image_set.reporting_on("test") is image_set
+    reporting = image_set.reporting_on("validation")
+    assert torch.equal(reporting.test_images, image_set.validation_images)
+    assert torch.equal(reporting.test_labels, image_set.validation_labels) and len(reporting.test_labels) == 2
+    assert torch.equal(reporting.train_images, image_set.train_images)
+    [(inputs, labels)] = reporting.test_batches()
+    assert torch.equal(inputs, normalise(image_set.validation_images))
+    assert torch.equal(labels, image_set.validation_labels)
+
+
+# Normalisation
+
+
+def test_own_mean_and_std_are_those_of_the_training_pixels(folder):
+    paper, own = (
+        prepare("folder", folder, "insects", Limits(validation_per_class=1, normalise=choice))
+        for choice in ("paper", "own")
+    )
+    pixels = own.train_images.numpy() / 255
+    numpy.testing.assert_allclose(own.mean, pixels.mean((0, 2, 3)), rtol=1e-12)
+    numpy.testing.assert_allclose(own.std, pixels.std((0, 2, 3)), rtol=1e-12)
+    assert (paper.mean, paper.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert torch.equal(paper.train_images, own.train_images) and paper.digest != own.digest
+    shifted = dataclasses.replace(own, mean=tuple(reversed(own.mean)))
+    assert digest(vars(shifted)) != own.digest
+    inputs = own.normalise(own.train_images).double()
+    numpy.testing.assert_allclose(inputs.mean((0, 2, 3)), 0, atol=1e-6)
+    numpy.testing.assert_allclose(inputs.std((0, 2, 3), unbiased=False), 1, rtol=1e-6)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (own.mean, own.std))
+    for split in ("train", "validation", "test"):
+        [(found, _)] = own.batches(split, 100)
+        expected = (getattr(own, f"{split}_images").double() / 255 - mean) / std
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_constant_channels_have_no_normalisation_of_their_own(folder):
+    for path in folder.rglob("*.png"):
+        pixels = numpy.array(Image.open(path))
+        pixels[:, :, 1] = 7
+        Image.fromarray(pixels).save(path)
+    assert prepare("folder", folder, "flat").std == (0.2023, 0.1994, 0.2010)
+    with pytest.raises(BadInput, match="--normalise own: all training pixels of a channel have the same value"):
+        prepare("folder", folder, "flat", Limits(normalise="own"))
+
+
 def test_enlarging_is_refused(folder, tmp_path, monkeypatch):
     path = draw(folder / "test" / "bee" / "low.png", size=(9, 7))
-    message = f"{path} is 9x7 pixels, which --size 8 would enlarge; ask for 7 at most"
+    message = f"{path} is 9x7 pixels, which --size 8 would enlarge; ask for 7 at most, or remove it"
     with pytest.raises(BadInput, match=message):
         prepare("folder", folder, "large", Limits(size=8))
     write_cifar(tmp_path, CIFAR100, monkeypatch)
@@ -488,9 +601,30 @@ def test_command_prepares_once(folder, tmp_path, capsys):
         ("--train-per-class=1", "train_per_class 2, not 1"),
         ("--classes=1", "classes None, not 1"),
         (f"--source={tmp_path}", f"source {folder}, not {tmp_path}"),
+        ("--validation-per-class=1", "validation_per_class None, not 1"),
+        ("--normalise=own", "normalise paper, not own"),
     ):
         with pytest.raises(Refused, match=difference):
             main([*arguments, other])
+
+
+def test_command_holds_out_and_checks(folder, tmp_path, capsys):
+    out = tmp_path / "insects.pt"
+    arguments = ["folder", "--out", str(out), "--validation-per-class", "1", "--normalise", "own"]
+    with pytest.raises(BadInput, match=f"there is no {out}"):
+        main([*arguments, "--check"])
+    main([*arguments, "--source", str(folder)])
+    assert ": 4 training, 2 validation and 4 test images" in capsys.readouterr().out
+    written = out.stat().st_mtime_ns
+    main([*arguments, "--check"])  # wherever the originals lay
+    for changed in (["--normalise", "paper"], ["--size", "4"], ["--validation-per-class", "2"]):
+        with pytest.raises(Refused, match=f"{out} was made with {changed[0][2:].replace('-', '_')} "):
+            main([*arguments, *changed, "--check"])
+    assert out.stat().st_mtime_ns == written
+    prepared = load_image_set(out)
+    made_from = {name: value for name, value in prepared.made_from.items() if name != "normalise"}
+    save_image_set(dataclasses.replace(prepared, made_from=made_from), out)  # as before there was a choice
+    main([*arguments, "--normalise", "paper", "--check"])
 
 
 def test_command_writes_where_the_set_is_named(tmp_path, monkeypatch, capsys):
@@ -611,12 +745,15 @@ def changed(**values):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (cut_in_half, "reading it fails"),
-        (emptied, "reading it fails"),
-        (overwritten_with_text, "reading it fails"),
+        (cut_in_half, "cannot be read as a file of tensors"),
+        (emptied, "cannot be read as a file of tensors"),
+        (overwritten_with_text, "cannot be read as a file of tensors"),
         (flipped_pixel_bit, "do not match its digest"),
-        (other_content, "does not hold just"),
-        (list_content, "does not hold just"),
+        (other_content, "it holds step, and lacks classes, digest, "),
+        (list_content, "it holds a list"),
+        (changed(future=1), "it also holds future"),
+        (changed(validation_labels=torch.zeros(1, dtype=torch.int64)), "validation images or their labels alone"),
+        (changed(mean=(0.5, 0.5, 0.5)), "do not match its digest"),
         (changed(train_images=torch.zeros(6, 3, 8, 8)), "train images are torch.float32"),
         (changed(test_labels=torch.zeros(4, dtype=torch.int32)), "labels torch.int32"),
         (changed(train_images=torch.zeros(6, 3, 8, 9, dtype=torch.uint8)), "shape"),
@@ -632,7 +769,30 @@ def test_damaged_file(saved, damage, message):
     damage(path)
     with pytest.raises(BadInput, match=message) as raised:
         load_image_set(path)
-    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+    message = str(raised.value)
+    assert message.startswith(f"{path} is not a sound image set: ") and "\n" not in message
+    assert "prepare one with: python -m data " in message
+    assert "delete" not in message and "remove" not in message  # it may be anything of the user's
+
+
+def test_a_folder_of_images_is_told_how_it_is_prepared(folder):
+    with pytest.raises(BadInput, match=f"{folder} is a folder, .*python -m data folder --source {folder} --out"):
+        load_image_set(folder)
+
+
+def test_files_from_before_there_was_a_choice_are_read(saved):
+    image_set, path = saved
+    content = torch.load(path, weights_only=True)
+    for name in ("validation_images", "validation_labels", "mean", "std"):
+        del content[name]
+    hashed = hashlib.sha256()
+    for key in ("train_images", "train_labels", "test_images", "test_labels"):
+        hashed.update(f"{key} {list(content[key].shape)}".encode() + content[key].numpy().tobytes())
+    assert content["digest"] == hashed.hexdigest()
+    torch.save(content, path)
+    loaded = load_image_set(path)
+    assert loaded.mean == (0.4914, 0.4822, 0.4465) and loaded.std == (0.2023, 0.1994, 0.2010)
+    assert loaded.validation_images is None and loaded.digest == image_set.digest
 
 
 # Normalised batches
