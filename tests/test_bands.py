@@ -1,8 +1,11 @@
 """Frequency bands of images against numpy's full complex transform, in float64."""
 
+import dataclasses
+
 import numpy
 import pytest
 import torch
+from conftest import random_image_set
 
 from data.bands import (
     BACKGROUND,
@@ -11,6 +14,7 @@ from data.bands import (
     NORMALISATIONS,
     REESTIMATE,
     STANDARDISE,
+    BandSets,
     band_images,
     bands,
     channel_moments,
@@ -229,6 +233,23 @@ def test_normalised_bands(size, limits, rule):
     assert found.dtype == torch.float32 and found.is_contiguous(memory_format=torch.channels_last)
     numpy.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
     assert torch.equal(images, before)
+
+
+OWN_MEAN, OWN_STD = (0.2, 0.5, 0.7), (0.1, 0.3, 0.4)
+
+
+@pytest.mark.parametrize("rule, limits", [(KEEP, (0, 0)), (KEEP, (1, 2)), (DIVIDE, (0, 0)), (DIVIDE, (1, 2))])
+def test_bands_of_a_set_with_a_normalisation_of_its_own(rule, limits):
+    image_set = dataclasses.replace(random_image_set(side=8, train=20, test=9), mean=OWN_MEAN, std=OWN_STD)
+    sets = BandSets(image_set, rule, {"band": limits})
+    mean, std = (numpy.array(values)[:, None, None] for values in (OWN_MEAN, OWN_STD))
+    for split in ("train", "test"):
+        images = getattr(image_set, f"{split}_images")
+        band = plain_band(images, *limits).real
+        expected = (band - mean) / std if limits[0] == 0 else band / std if rule == DIVIDE else band
+        for name, wanted in (("band", expected), ("full", (images.numpy() / 255 - mean) / std)):
+            found = torch.cat([inputs for inputs, _ in sets.batches(name, split, 8)])
+            numpy.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=1e-5)
 
 
 def test_a_standardised_band_has_mean_0_and_deviation_1():

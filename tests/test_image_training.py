@@ -56,8 +56,11 @@ class PlainTraining:
         self.classifier = layer.weight.double(), None if layer.bias is None else layer.bias.double()
         self.running = None
 
+    def normalised(self, images):
+        return normalised(images, self.data.mean, self.data.std)
+
     def logits(self, images, statistics=None):
-        return plain_logits(self.model, normalised(images), self.kernels, self.classifier, statistics)
+        return plain_logits(self.model, self.normalised(images), self.kernels, self.classifier, statistics)
 
     def train_epoch(self, epoch, lr, seed):
         """One epoch; returns loss and accuracy averaged over images in train mode."""
@@ -178,6 +181,15 @@ def test_losses_weights_and_evaluations_follow_the_plain_loop(double, image_set,
     assert_weights(task, plain)
     assert (task.weights - start).norm() > 0.02 * 7.0
     assert task.weights.norm().item() == pytest.approx(7.0, rel=1e-12)
+
+
+def test_images_are_normalised_with_the_numbers_of_their_set(double, image_set):
+    own = dataclasses.replace(image_set, mean=(0.2, 0.5, 0.7), std=(0.1, 0.3, 0.4))
+    task = new_training(CONVNET, own)
+    plain = PlainTraining(task, CONVNET, own)
+    assert_metrics(task.evaluate_train(), "train", plain.evaluate_train())
+    assert_metrics(task.advance(0, 1), "train", plain.train_epoch(0, LR, SEED))
+    assert_metrics(task.evaluate(), "test", plain.evaluate())
 
 
 def assert_follows_in_float32(model, image_set, monkeypatch, **changes):

@@ -8,6 +8,7 @@ from data.analysis.regimes import boundary_lines, convergence_bracket, measure_r
 from data.analysis.study import Study
 from data.commandline import BadInput, lr_name, positive_float
 from data.files import write_json
+from data.images import TEST, reported_split
 
 
 def add_reading_commands(commands):
@@ -60,6 +61,8 @@ def claims_command(args):
     report_incomplete(study)
     regimes, verdicts = measure_regimes(study), judge(study, args.run_std)
     print(*boundary_lines(study), sep="\n")
+    if reported_split(study.settings) != TEST:
+        print(f"what is called test accuracy is {reported_split(study.settings)} accuracy in these runs")
     for verdict in verdicts:
         print(verdict_line(verdict))
     if args.json:

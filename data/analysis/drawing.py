@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 
 from data.bands import DIVIDE, FULL, KEEP, REESTIMATE, STANDARDISE
+from data.images import reported_split
 
 matplotlib.use("Agg")  # writes files, never needs a display
 from matplotlib import pyplot as plt  # noqa: E402
@@ -31,7 +32,6 @@ STYLE = {
 }
 PRETRAIN_STYLE = {"color": "black", "marker": "o", "label": "after pre-training"}
 EARLIER_LR_LABEL = "learning rate (effective)"  # of figures that do not say what their network calls it
-ACCURACY_LABEL = "Test accuracy (%)"
 
 
 def draw_regime_curve(numbers):
@@ -40,7 +40,7 @@ def draw_regime_curve(numbers):
     axes.errorbar(curve["plr"], curve["mean"], curve["std"], **PRETRAIN_STYLE | {"label": None}, capsize=2)
     prepare_plr_axes(axes, numbers)
     axes.set_ylim(0, 100)
-    axes.set_ylabel(ACCURACY_LABEL)
+    axes.set_ylabel(accuracy_label(numbers))
     return figure
 
 
@@ -56,7 +56,7 @@ def draw_accuracy_panels(numbers, figure=None):
         prepare_plr_axes(axes, numbers)
         axes.set_title(title, fontsize=9, pad=16)
         legend_below(axes)
-    all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
+    all_axes[0, 0].set_ylabel(accuracy_label(numbers))
     return figure
 
 
@@ -87,7 +87,7 @@ PAIR_STYLES = {
     "SH": {"color": "#D55E00", "marker": "o", "label": "SWA – high FLR"},
     "SL": {"color": "#009E73", "marker": "o", "label": "SWA – low FLR"},
 }
-BARRIER_LABELS = {"train_barrier": "Train error barrier (%)", "test_barrier": "Test error barrier (%)"}
+BARRIERS = ("train_barrier", "test_barrier")
 
 
 def draw_geometry_panels(numbers, figure=None):
@@ -98,7 +98,7 @@ def draw_geometry_panels(numbers, figure=None):
     prepare_plr_axes(all_axes[0], numbers)
     all_axes[0].set_ylabel("Angular distance (rad)")
     all_axes[0].set_ylim(bottom=0)
-    for axes, name in zip(all_axes[1:], BARRIER_LABELS):
+    for axes, name in zip(all_axes[1:], BARRIERS):
         draw_barriers(axes, numbers, name)
         prepare_plr_axes(axes, numbers)
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -111,7 +111,8 @@ def draw_barriers(axes, numbers, name):
         draw_quartiles(axes, numbers[name][pair], numbers["floor"], **style)
     axes.set_yscale("log")
     axes.set_ylim(numbers["floor"], 100)
-    axes.set_ylabel(BARRIER_LABELS[name])
+    split = "Train" if name == BARRIERS[0] else reported_word(numbers)
+    axes.set_ylabel(f"{split} error barrier (%)")
 
 
 def draw_quartiles(axes, curve, floor, color, **style):
@@ -132,7 +133,7 @@ def draw_feature_panels(numbers, shaded=False):
         prepare_plr_axes(axes, numbers)
         axes.set_title(panel_title(panel), fontsize=9, pad=16)
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    all_axes[0, 0].set_ylabel(ACCURACY_LABEL)
+    all_axes[0, 0].set_ylabel(accuracy_label(numbers))
     return figure
 
 
@@ -156,7 +157,7 @@ def draw_band_panels(numbers, figure=None):
             axes.label_outer()
             if row is rows[0]:
                 axes.set_title(panel_title(panel), fontsize=9, pad=16)
-        label_band_accuracy(row_axes[0], row)
+        label_band_accuracy(row_axes[0], numbers, row["normalisation"])
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     return figure
 
@@ -169,8 +170,8 @@ def draw_bands(axes, curves):
         draw_curve(axes, curve, **style, marker=None if name == FULL or unscaled else "o")
 
 
-def label_band_accuracy(axes, numbers):
-    axes.set_ylabel(f"Test accuracy (%),\n{NORMALISATION_TITLES[numbers['normalisation']]}", fontsize=8)
+def label_band_accuracy(axes, numbers, normalisation):
+    axes.set_ylabel(f"{accuracy_label(numbers)},\n{NORMALISATION_TITLES[normalisation]}", fontsize=8)
 
 
 def draw_low_ends(numbers, figure):
@@ -186,7 +187,7 @@ def draw_low_ends(numbers, figure):
         f"low one ends, in $|k_x|+|k_y|$",
         fontsize=9,
     )
-    label_band_accuracy(all_axes[0], numbers)
+    label_band_accuracy(all_axes[0], numbers, numbers["normalisation"])
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside center right")
 
 
@@ -195,10 +196,10 @@ def draw_practical_panels(numbers, figure):
     geometry = numbers["geometry"]
     of_bands, accuracy, *barriers = figure.subplots(1, 3 if geometry else 2)
     draw_bands(of_bands, numbers["panel"]["bands"])
-    label_band_accuracy(of_bands, numbers)
+    label_band_accuracy(of_bands, numbers, numbers["normalisation"])
     of_bands.set_title(panel_title(numbers["panel"]), fontsize=9, pad=16)
     draw_accuracies(accuracy, numbers["pretrain"], numbers["finetune"])
-    accuracy.set_ylabel(ACCURACY_LABEL)
+    accuracy.set_ylabel(accuracy_label(numbers))
     for axes in barriers:
         draw_barriers(axes, geometry, "train_barrier")
     for axes in (of_bands, accuracy, *barriers):
@@ -247,7 +248,7 @@ def draw_boundary(numbers):
         epochs.plot([point["lr"] for point in others], [point["epochs"] for point in others], **unfinished)
     draw_accuracies(accuracy, numbers["pretrain"], numbers["finetune"])
     accuracy.plot([point["lr"] for point in points], [point["test_accuracy"] for point in points], **style)
-    for axes, label in ((epochs, "Epochs"), (accuracy, ACCURACY_LABEL)):
+    for axes, label in ((epochs, "Epochs"), (accuracy, accuracy_label(numbers))):
         prepare_plr_axes(axes, numbers)
         axes.set_ylabel(label)
         legend_below(axes)
@@ -278,7 +279,7 @@ def draw_two_stage_bars(numbers):
             style = {"color": "black", "linestyle": "--", "label": label}
             axes.plot([number - 0.4, number + 0.4], [group["scratch"]["mean"]] * 2, **style)
     axes.set_xticks(range(len(groups)), [f"FLR {lr_text(group['flr'])}" for group in groups])
-    axes.set_ylabel(ACCURACY_LABEL)
+    axes.set_ylabel(accuracy_label(numbers))
     axes.grid(False, axis="x")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
     return figure
@@ -327,7 +328,7 @@ def draw_sharpness(numbers):
             axes.set_xscale("log")
             label_ones_twos_and_fives(axes.xaxis)
             axes.set_xlabel(axis_label)
-        row_axes[0].set_ylabel(f"Test error (%)\nat running train loss {row['level']:g}")
+        row_axes[0].set_ylabel(f"{reported_word(numbers)} error (%)\nat running train loss {row['level']:g}")
     figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
@@ -398,6 +399,15 @@ def prepare_plr_axes(axes, numbers):
         if begin < end:
             axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
     axes.set_xlim(left, right)
+
+
+def reported_word(numbers):
+    """`Test`, or `Validation` where the runs of a figure report on held-out images instead."""
+    return reported_split(numbers.get("experiment", {})).capitalize()
+
+
+def accuracy_label(numbers):
+    return f"{reported_word(numbers)} accuracy (%)"
 
 
 def lr_label(numbers):
