@@ -14,6 +14,7 @@ usage() { echo "usage: bash scripts/boundary.sh SETUP [OUT] (see its first lines
 [[ $# -le 2 && ${1:--} != -* && ${2:-} != -* ]] || usage
 source "$(dirname "$0")/stages.sh" "$@"
 source scripts/setup.sh
+refuse_another_set
 
 at_all_seeds() {
     for lr in "$@"; do

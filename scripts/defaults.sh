@@ -5,7 +5,7 @@
 
 flags=                          # arguments of train.py: network, width, batch size
 data=                           # prepared image set [DATA]
-prepare=                        # the command that prepares it
+prepare=                        # the command that prepares it; if it is `python -m data ...` another set there is refused
 plrs=                           # learning rates of pre-training [PLRS]
 first_seed=2000                 # seed of the first of them; that of the next is one more, and so on
 seeds_per_plr=1                 # runs at every PLR; of several the folders are plr<PLR>-seed<SEED> [SEEDS_PER_PLR]

@@ -19,6 +19,7 @@ usage() { echo "usage: bash scripts/images.sh SETUP [OUT] (see its first lines)"
 [[ $# -le 2 && ${1:--} != -* && ${2:-} != -* ]] || usage
 source "$(dirname "$0")/stages.sh" "$@"
 source scripts/setup.sh
+refuse_another_set
 
 while read -r name plr seed; do
     echo "pretrain $name $plr $seed"

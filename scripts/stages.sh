@@ -23,6 +23,15 @@ if [ -n "$other_data" ]; then
     data=$other_data prepare="python -m data SET --out $(printf %q "$DATA") (see python -m data --help)"
 fi
 [ -f "$data" ] || stop "there is no ${DATA:-$data}; prepare it with: $prepare"
+
+# What lies at the setup's own path must be what `prepare` makes, wherever its source; DATA may be any image set.
+refuse_another_set() {
+    local fault
+    [[ -z $other_data && $prepare == "python -m data "* ]] || return 0
+    fault=$($prepare --out "$data" --check 2>&1 > /dev/null) ||
+        stop "$(tail -n 1 <<< "$fault") ($setup expects what \`$prepare\` makes; to take this one say DATA=$data)"
+}
+
 plrs=$(echo ${PLRS:-$plrs}) flrs=$(echo ${FLRS:-$flrs}) two_stages=${TWO_STAGES-$two_stages}
 seeds_per_plr=${SEEDS_PER_PLR:-$seeds_per_plr}
 epochs=${EPOCHS:-$epochs} finetune_epochs=${FINETUNE_EPOCHS:-$finetune_epochs} windows=${WINDOWS:-$windows}

@@ -1,5 +1,6 @@
 """The shell scripts' main paths, on training too short to mean anything."""
 
+import dataclasses
 import json
 import os
 import re
@@ -550,6 +551,33 @@ def test_a_missing_image_set_is_said_once(script, listed, tmp_path):
     code, output = fails(*command, folder=tmp_path, **listed | environment | {"DATA": ""})
     assert code == 2 and output == "there is no no/such.pt; prepare it with: python -m data such\n"
     assert calls(listed) == []
+
+
+def test_another_image_set_than_the_setup_expects_is_refused(quick, tmp_path):
+    image_set = random_image_set(classes=3, train=24, test=6, side=8)
+    save_image_set(
+        dataclasses.replace(image_set, made_from={"set": "folder", "source": "/x"}), tmp_path / "set.pt"
+    )
+    (tmp_path / "mine.sh").write_text(f"source scripts/setups/s3.sh; data={tmp_path}/set.pt\n")
+    calls(quick)
+    command = ["bash", str(ROOT / "scripts/images.sh"), "mine.sh"]
+    code, output = fails(*command, folder=tmp_path, **quick | {"DATA": ""})
+    assert code == 2 and output.count("\n") == 1 and calls(quick) == []
+    assert f"{tmp_path}/set.pt was made with set folder, not cifar10" in output
+    assert output.endswith(
+        f"(mine expects what `python -m data cifar10` makes; to take this one say DATA={tmp_path}/set.pt)\n"
+    )
+
+
+@SWEEPS
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_image_set_is_checked_unless_it_is_asked_for(script, asked, listed, tmp_path):
+    (tmp_path / "mine.sh").write_text(f"source scripts/setups/s5.sh; data='{listed['DATA']}' converge_lrs=1e-3\n")
+    command, environment = sweep(script, "mine.sh")
+    run(*command, folder=tmp_path, **listed | environment | {"RATIO": "1.3"} | ({} if asked else {"DATA": ""}))
+    made = [words for words in calls(listed) if words[:2] == ["-m", "data"]]
+    source = ["tiny-imagenet", "--source", "tiny-imagenet-200", "--classes", "100"]
+    assert made == ([] if asked else [["-m", "data", *source, "--out", listed["DATA"], "--check"]])
 
 
 @SWEEPS
