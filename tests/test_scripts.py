@@ -176,7 +176,7 @@ def demo(quick, tmp_path_factory):
 
 def test_demo_trains_fine_tunes_averages_measures_and_draws(demo):
     folder, output = demo
-    assert "What to expect" in output and "\nM1 " in output
+    assert "What to look for" in output and "\nM1 " in output
     folders = (folder / "folders").read_text().split()
     assert sorted(path.name for path in (folder / "pretrain").iterdir()) == folders == ["seed1", "seed2"]
     assert {path.name for path in (folder / "figures").iterdir()} == TICK_FIGURES
@@ -184,6 +184,26 @@ def test_demo_trains_fine_tunes_averages_measures_and_draws(demo):
     assert len(numbers["pretrain"]["plr"]) == 23 and set(numbers["pretrain"]["n"]) == {10}
     assert len(numbers["finetune"]) == 4
     assert [curve["window"] for curve in numbers["swa"]] == [2, 5, 10, 20, 50]
+
+
+def test_the_demo_ends_with_what_its_runs_can_tell(demo):
+    folder, output = demo
+    numbers = json.loads((folder / "figures/figure15.json").read_text())
+    ending = output.split("Measured here: best mean test accuracy of 10 runs, in percent\n")[1].splitlines()
+    best = re.findall(r"fine-tuning ([0-9.]+)", "\n".join(ending))
+    assert f"{max(mean for curve in numbers['finetune'] for mean in curve['mean']):.1f}" in best
+    assert f"{max(numbers['pretrain']['mean']):.1f}" in re.findall(r"pre-training ([0-9.]+)", "\n".join(ending))
+    claims = json.loads((folder / "claims.json").read_text())["claims"]
+    measured = [claim for claim in claims if claim["verdict"] != "not measurable"]
+    [listed] = [line for line in ending if line.startswith("Claims of the paper that such runs can speak of")]
+    names = {what: found.split() for what, found in re.findall(r"(holds|refuted|undecided): ([^;.]+)", listed)}
+    for what, found in names.items():
+        assert found == ([claim["claim"] for claim in measured if claim["verdict"] == what] or ["none"])
+    decisions = [decision for claim in measured for decision in claim["decisions"].values()]
+    decided = [decision for decision in decisions if decision != "undecided"]
+    assert f"These consist of {len(decisions)} comparisons. 10 runs decide {len(decided)} of them, " in "\n".join(
+        ending
+    )
 
 
 def test_the_study_keeps_its_folders_and_adds_one_for_new_seeds(demo, quick, tmp_path):
