@@ -909,7 +909,10 @@ class TestRunsToContinue:
         save_image_set(random_image_set(classes=3, train=150, test=20, side=8, seed=1), tmp_path / "other.pt")
         command = [stage, pretrained["images", 4], *own, "--out", tmp_path / "out"]
         assert call(*command, "--data-file", tmp_path / "other.pt") == 2
-        assert "other.pt: holds other data than the run's random; give --data-file" in one_line(capsys)
+        assert (
+            "other.pt: holds other data than the run's random, or the same normalised or held out in another way; give"
+            in one_line(capsys)
+        )
         assert call(*command) == 0  # what was refused stands in no one's way
 
 
