@@ -18,6 +18,7 @@ import argparse
 import functools
 import re
 
+import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 import torch
 
 import models
@@ -152,9 +153,10 @@ def measure_geometry(study, run, low, high, protocol, in_angles, errors):
 
 def solutions_around(study, run, low, high):
     """The solutions P, L, H and S of measure_geometry(). Raises BadInput where one is missing."""
+    low_run = study.continuation(run, "finetune", low)
     return {
-        "P": run.weights(),
-        "L": study.continuation(run, "finetune", low).weights(),
+        "P": run.weights_at(low_run.config["parent"]["step"]),  # the pre-training may have been made longer since
+        "L": low_run.weights(),
         "H": study.continuation(run, "finetune", high).weights(),
         "S": study.continuation(run, "swa").weights(f"swa-{GEOMETRY_WINDOW}"),
     }

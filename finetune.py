@@ -6,10 +6,11 @@ rate changes between the stages. The runs may be fine-tuned ones themselves (two
 
 from pathlib import Path
 
+import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
 from data.runs import describe_child, finished_runs
-from train import STEPS_HELP, add_continuing_arguments, add_keep_loss_argument, complete_run, train
+from train import STEPS_HELP, add_continuing_arguments, add_keep_loss_argument, complete_run, place_of, train
 
 
 def main():
@@ -34,13 +35,13 @@ def main():
     for parent in parents:
         if args.keep_loss and len(parent.members) > 1:
             raise BadInput(f"{parent.path}: has several members; --keep-loss is for runs with one")
-    for parent in parents:
-        for lr in args.lr:
-            path = Path(args.out) / f"{parent.path.name}-flr{lr_name(lr)}"
-            finetune(parent, path, lr, args, device)
+    runs = [(parent, lr) for parent in parents for lr in args.lr]
+    for number, (parent, lr) in enumerate(runs, 1):
+        path = Path(args.out) / f"{parent.path.name}-flr{lr_name(lr)}"
+        finetune(parent, path, lr, args, device, place_of(number, len(runs)))
 
 
-def finetune(parent, path, lr, args, device):
+def finetune(parent, path, lr, args, device, place):
     """Fine-tune all members of one run at one learning rate, from --from-step or the run's end."""
     step = parent.last_step if args.from_step is None else args.from_step
     log_every = args.log_every or parent.settings["log_every"]
@@ -52,7 +53,7 @@ def finetune(parent, path, lr, args, device):
         task.start_from(parent.weights_at(step))
         return train(run, task, args.checkpoint_seconds)
 
-    complete_run(path, config, device, work)
+    complete_run(path, config, device, work, place)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ continued run is that of the run itself, and its optimiser goes on, so that it p
 
 from pathlib import Path
 
+import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 import torch
 
-from data.commandline import BadInput, Parser, natural, positive_int, run
+from data.commandline import BadInput, Parser, Refused, natural, positive_int, run
 from data.device import device_of
-from data.runs import describe_child, finished_runs
-from train import add_continuing_arguments, complete_run, network_of, train
+from data.runs import Run, describe_child, finished_runs, is_run
+from train import add_continuing_arguments, complete_run, network_of, place_of, train
 
 
 class WindowAverages:
@@ -36,6 +37,11 @@ class WindowAverages:
             if self.first(window) <= position < self.first(window) + window:
                 self.sums[window] = total + weights  # not in place: a checkpoint may hold the old sum
 
+    def resume(self, sums):
+        """Go on from the sums of a checkpoint. Windows that are not in it must be larger than those that are, and share
+        their first weights."""
+        self.sums = {window: sums.get(window, sums[max(sums)]) for window in self.windows}
+
     def first(self, window):
         """Position, counted in spacings, of the first weights in a window."""
         return 0 if self.anchor == "start" else max(self.windows) - window
@@ -52,7 +58,11 @@ def main():
         example="python swa.py runs/pretrain/* --windows 2 5 10 --out runs/swa",
     )
     parser.add_argument(
-        "--windows", nargs="+", type=positive_int, default=[2, 5, 10], help="numbers of weights averaged"
+        "--windows",
+        nargs="+",
+        type=positive_int,
+        default=[2, 5, 10],
+        help="numbers of weights averaged; further ones are added to a run that is there",
     )
     parser.add_argument(
         "--spacing",
@@ -74,11 +84,12 @@ def main():
     args = parser.parse_args()
 
     device = device_of(args.device)
-    for parent in finished_runs(args.runs):
-        average(parent, Path(args.out) / parent.path.name, args, device)
+    parents = finished_runs(args.runs)
+    for number, parent in enumerate(parents, 1):
+        average(parent, Path(args.out) / parent.path.name, args, device, place_of(number, len(parents)))
 
 
-def average(parent, path, args, device):
+def average(parent, path, args, device, place):
     """Continue one run over its largest window and write the averages and what they reach."""
     network = network_of(parent.config)
     spacing, anchor = args.spacing or network.swa_spacing, args.anchor or network.swa_anchor
@@ -93,6 +104,7 @@ def average(parent, path, args, device):
                 f"or --spacing, or average from its end on with --anchor start"
             )
         step = min(step, parent.last_step)  # diverged before
+    refuse_larger_windows_at_end(path, windows, anchor)
     try:
         config = describe_child("swa", parent, path, step, [], length, spacing, args.data_file)
     except BadInput as error:
@@ -107,7 +119,17 @@ def average(parent, path, args, device):
         metrics = train(run, task, args.checkpoint_seconds, averages)
         return metrics | {"swa": measure_averages(run, task, averages, metrics["step"][-1])}
 
-    complete_run(path, config, device, work)
+    complete_run(path, config, device, work, place)
+
+
+def refuse_larger_windows_at_end(path, windows, anchor):
+    """Raise Refused where an SWA run that is there would have to begin earlier than it did."""
+    there = Run(path).settings if is_run(path) else {}
+    if anchor == there.get("anchor") == "end" and windows[-1] > max(there["windows"]):
+        raise Refused(
+            f"{path}: has windows of up to {max(there['windows'])} weights that end together; one of {windows[-1]} begins "
+            f"before them; name another folder"
+        )
 
 
 def measure_averages(run, task, averages, last_step):

@@ -6,6 +6,7 @@ This file owns the training loop, and the training of every network; finetune.py
 import functools
 import time
 
+import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 import torch
 from torch.nn import functional as F
 
@@ -34,7 +35,9 @@ from models.evaluator import Evaluator, loss_and_correct
 
 # Arguments of train.py, as the paper does not publish them of its practical ResNet.
 OPTIMIZER_OPTIONS = {"momentum": fraction, "weight_decay": non_negative_float}
-STEPS_HELP = "length of the run: epochs of an image set, iterations for ticks"
+STEPS_HELP = (
+    "length of the run: epochs of an image set, iterations for ticks; a run that is there goes on to a larger one"
+)
 
 
 class ImageTraining:
@@ -255,23 +258,33 @@ class TickTraining:
         self.trainers = self.start(weights, self.trainers.frozen)
 
 
-def complete_run(path, config, device, work):
+def complete_run(path, config, device, work, place=""):
     """Hold a run folder and, unless it is complete already, complete it with the metrics that work(run, task) returns.
 
+    place: which of several runs it is, for the user, as ` (run 3 of 8)`.
     Raises Refused and BadInput as OpenRun does, and BadInput, before anything is written, where the run cannot be made.
     """
     data = None if is_run(path) else load_data(config, device)
     with OpenRun(path, config, device) as run:
+        run.name = f"{path}{place}"
         if not run.complete:
-            run.finish(work(run, make_task(config, device, data or load_data(config, device))))
-        print(f"{run.path}: complete")
+            task = make_task(config, device, data or load_data(config, device))
+            run.grow()
+            run.finish(work(run, task))
+        print(f"{run.name}: complete")
+
+
+def place_of(number, count):
+    """Which of several runs of a command one is, for the user: ` (run 3 of 8)`; nothing of a single one."""
+    return f" (run {number} of {count})" if count > 1 else ""
 
 
 def train(run, task, checkpoint_seconds, averages=None):
     """The training loop of every stage: train to each logged step, measure, record; resumes where the folder stands.
 
     run: OpenRun. task: ImageTraining or TickTraining, where a new run begins. averages: an object with
-    add(step, weights) and a dictionary `sums` of tensors, which becomes part of the checkpoint (see swa.py).
+    add(step, weights), a dictionary `sums` of tensors, which becomes part of the checkpoint, and resume(sums) (see
+    swa.py).
     Returns the metrics, on disk like the last checkpoint, their status still `running`: see OpenRun.finish().
     """
     steps, log_every, keep = (run.settings[name] for name in ("steps", "log_every", "keep"))
@@ -284,12 +297,12 @@ def train(run, task, checkpoint_seconds, averages=None):
         checkpoint, metrics = resumed
         task.resume(checkpoint)
         if averages is not None:
-            averages.sums = {k: total.to(task.weights.device) for k, total in checkpoint["averages"].items()}
+            averages.resume({k: total.to(task.weights.device) for k, total in checkpoint["averages"].items()})
     stops = sorted({*range(log_every, steps, log_every), *keep, steps} - {*range(checkpoint["step"] + 1)})
     until_loss, keep_losses = run.settings["until_loss"], run.settings["keep_loss"]
     saved_at = time.monotonic()
     try:
-        with Progress(str(run.path), steps, task.unit, checkpoint["step"]) as progress:
+        with Progress(run.name, steps, task.unit, checkpoint["step"]) as progress:
             for stop in stops:
                 if None not in metrics["diverged_at"]:  # every member diverged
                     break

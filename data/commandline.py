@@ -1,7 +1,9 @@
 """What the command lines of all scripts share: the parser, argument types, and errors that become exit codes."""
 
 import argparse
+import contextlib
 import math
+import os
 import shlex
 import signal
 import sys
@@ -92,7 +94,7 @@ def lr_name(lr):
 
 
 class Progress:
-    """One bar on a terminal; elsewhere one line now and then, and one at the end.
+    """One bar on a terminal; elsewhere one line now and then, with the time left, and one at the end.
 
     Used as a context: `with Progress("runs/a", 200, "epoch", start) as progress: progress.update(step, text)`.
     """
@@ -102,7 +104,8 @@ class Progress:
     def __init__(self, name, total, unit, start):
         self.name, self.total, self.unit = name, total, unit
         self.bar = tqdm(total=total, initial=start, desc=name, unit=unit) if sys.stderr.isatty() else None
-        self.printed_at = time.monotonic()
+        self.start, self.started_at = start, time.monotonic()
+        self.printed_at = self.started_at
 
     def __enter__(self):
         return self
@@ -112,33 +115,41 @@ class Progress:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(step - self.bar.n)
         elif step == self.total or time.monotonic() - self.printed_at > self.seconds_between_lines:
-            print(f"{self.name}: {self.unit} {step}/{self.total}, {text}", flush=True)
+            print(f"{self.name}: {self.unit} {step}/{self.total}, {text}{self._time_left(step)}", flush=True)
             self.printed_at = time.monotonic()
+
+    def _time_left(self, step):
+        """At the speed so far, as text; nothing at the end."""
+        seconds = (time.monotonic() - self.started_at) / (step - self.start) * (self.total - step)
+        return f", {tqdm.format_interval(seconds)} left" if step < self.total else ""
 
     def __exit__(self, *_):
         if self.bar is not None:
             self.bar.close()
 
 
-def run(main, at_interrupt="the same command goes on where it was"):
-    """Call main() and leave with the exit code of the contract: 0 done, 2 bad input, 3 refused, 130 interrupted.
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which schedulers send before they kill; treated as Ctrl-C, so that both save before they stop."""
 
-    at_interrupt: what is said then of what becomes of the work. SIGTERM (sent by schedulers before they kill) is treated
-    as Ctrl-C, so that both save before they stop.
+
+def run(main, at_interrupt="the same command goes on where it was"):
+    """Call main() and leave as the contract says: exit code 0 done, 2 bad input, 3 refused; interrupted, by the signal.
+
+    at_interrupt: what is said then of what becomes of the work.
     """
 
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt
+    def terminate(signum, frame):
+        raise Terminated
 
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         main()
     except (BadInput, Refused) as error:
         print(f"{sys.argv[0]}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 3)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f"{sys.argv[0]}: interrupted; {at_interrupt}", file=sys.stderr)
-        sys.exit(130)
+        die_by(signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
     except BrokenPipeError:
         # The reader of our output (head, say) has gone; nothing is lost, and a traceback would help nobody.
         sys.stderr.close()
@@ -149,3 +160,13 @@ def run(main, at_interrupt="the same command goes on where it was"):
             f"{sys.argv[0]}: {error.filename}: {error.strerror}; fix that or name another place", file=sys.stderr
         )
         sys.exit(2)
+
+
+def die_by(signum):
+    """End this process by a signal: a shell stops its loop only where a command died of Ctrl-C, whatever its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    sys.exit(128 + signum)  # the first process of a container does not die of its own signals

@@ -2,7 +2,7 @@
 
 This is the only file that names files inside a run folder:
 
-    config.json     what the run is: arguments, members, parent, versions; written once
+    config.json     what the run is: arguments, members, parent, versions; written once, and anew when the run grows
     metrics.json    what was measured, arrays indexed [logged step][member]; null = not measured or not finite
     checkpoint.pt   everything needed to resume
     step-N.pt       weights kept on request
@@ -33,6 +33,8 @@ from data.files import read_json, write_json, write_tensors
 RUNNING, COMPLETE = "running", "complete"
 # What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
 IDENTITY = ("stage", "settings", "members", "parent")
+GROWING = ("steps", "keep", "windows")  # the settings that a longer run has more of
+MEASURED_AT_THE_END = ("features", "geometry-*", "bands-*", "low-ends-*", "norms")  # of a run, which may grow
 FORMAT = 2  # of run folders; those of format 1 do not say it, nor what is filled in for them here
 # What runs had, and image runs in particular, that were made before there was a choice.
 EARLIER_SETTINGS = {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
@@ -104,6 +106,11 @@ class Run:
     @property
     def complete(self):
         return self.metrics.get("status") == COMPLETE
+
+    @property
+    def kept_earlier(self):
+        """The steps whose weights a run has that was shorter once, whether its command now asks for them or not."""
+        return {step for earlier in self.config.get("earlier", []) for step in earlier["keep"]}
 
     @property
     def unit(self):
@@ -238,7 +245,8 @@ class OpenRun(Run):
     """A run folder that this process holds and writes.
 
     path: the folder, made if missing. config: a dictionary with the keys of IDENTITY; what tells of this execution
-    is added to it when the folder is new.
+    is added to it when the folder is new. Where it is that of a longer run, grow() makes the run one, which is not
+    complete then.
     Raises Refused where another live process holds the folder, or it was made with another config, and BadInput
     where the folder cannot be made or holds other things.
     """
@@ -266,14 +274,85 @@ class OpenRun(Run):
         if not (path / "config.json").exists():
             write_json(path / "config.json", {**config, **describe_execution(device)})
         super().__init__(path)
-        differences = _differences(
-            {key: self.config[key] for key in IDENTITY}, {key: config[key] for key in IDENTITY}
-        )
-        if differences:
+        self.device = device
+        asked = {key: config[key] for key in IDENTITY}
+        if self.kept_earlier:
+            keep = sorted({*asked["settings"]["keep"], *self.kept_earlier})
+            asked["settings"] = asked["settings"] | {"keep": keep}
+        differences = self._differences(asked)
+        self.grown = self._grown(asked) if differences else None
+        if differences and self.grown is None:
             raise Refused(
                 f"{path}: was made with other settings ({'; '.join(differences)}); "
                 "use them, name another folder, or remove this one"
             )
+
+    def _differences(self, asked, **settings):
+        """Where the config differs from what is asked for, as texts; as if it had these settings."""
+        there = {key: self.config[key] for key in IDENTITY}
+        return _differences(there | {"settings": self.settings | settings}, asked)
+
+    def _grown(self, asked):
+        """The settings of the longer run that is asked for and that this one is the beginning of, None where it is not.
+
+        Longer are more steps, and more windows of an SWA run; and more weights may be kept, of steps that are to come.
+        """
+        there, more = self.settings, {name: asked["settings"].get(name, []) for name in GROWING}
+        longer = more["steps"] > there["steps"] or set(more["windows"]) > set(there.get("windows", []))
+        shorter = more["steps"] < there["steps"] or not set(more["windows"]) >= set(there.get("windows", []))
+        in_both = {name: value for name, value in more.items() if name in there}
+        if shorter or not longer or self._differences(asked, **in_both):
+            return None
+        trained = self.weights()["step"] if self.has_weights("checkpoint") else -1
+        if any(step <= trained for step in set(more["keep"]) - set(there["keep"])):
+            return None
+        return there | in_both | {"keep": sorted({*there["keep"], *more["keep"], *self._end_to_keep()})}
+
+    def _end_to_keep(self):
+        """[the last step], where the run got there and others may have begun there, or else []."""
+        steps, stage = self.settings["steps"], self.config["stage"]
+        reached = self.has_weights("checkpoint") and self.weights()["step"] == steps
+        return [steps] if reached and stage != "swa" else []
+
+    @property
+    def complete(self):
+        return super().complete and self.grown is None
+
+    def grow(self):
+        """Make this the longer run that was asked for, where it is shorter: what is missing is then to be trained.
+
+        The weights of its end are kept, measurements of them are not. After a kill at any moment the run is still the
+        shorter one, perhaps not complete, or already the longer one; the same command goes on with either.
+        """
+        if self.grown is None:
+            return
+        there, grown, execution = self.settings, self.grown, describe_execution(self.device)
+        longer = [f"{k} {there[k]}, now {grown[k]}" for k in ("steps", "windows") if there.get(k) != grown.get(k)]
+        print(f"{self.path}: is made longer ({'; '.join(longer)})")
+        for step in self._end_to_keep():
+            self.keep(f"step-{step}", self.weights())
+        if self.metrics:
+            self.write_metrics({k: v for k, v in self.metrics.items() if k != "swa"} | {"status": RUNNING})
+        self._remove_measurements()
+        windows = there.get("windows", [])
+        if any(window < max(windows) for window in {*grown.get("windows", [])} - {*windows}):
+            # Weights were not summed for such a window: they are passed again, from where the run began.
+            (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        earlier = {name: self.config.get(name) for name in execution}
+        earlier |= {"steps": there["steps"], "keep": sorted({*there["keep"], *self._end_to_keep()})}
+        all_earlier = [*self.config.get("earlier", []), earlier]
+        self.config |= execution | {"settings": grown, "earlier": all_earlier}
+        write_json(self.path / "config.json", self.config)
+        self.settings, self.grown = grown, None
+
+    def _remove_measurements(self):
+        """Remove what was measured of the end of the run, alone or among all that continues the same pre-training."""
+        files = [file for name in MEASURED_AT_THE_END for file in self.path.glob(f"{name}.json")]
+        if self.config["stage"] == "finetune":
+            files += (self.path / self.config["parent"]["run"]).glob("geometry-*.json")
+        for file in files:
+            print(f"{file}: is removed, as it measures the shorter run; measure again")
+            file.unlink()
 
     def resume(self):
         """(checkpoint, metrics trimmed to it) to go on from, or None for a new run."""

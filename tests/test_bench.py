@@ -27,7 +27,17 @@ import analyze
 import models
 import train
 from bench import claims as shuffled_claims
-from bench import common, differences, geometry, image_agreement, image_profile, images, synthetic, without
+from bench import (
+    common,
+    differences,
+    geometry,
+    image_agreement,
+    image_profile,
+    images,
+    synthetic,
+    threads,
+    without,
+)
 from bench.agreement import baseline_results, compare
 from bench.baseline import BaselineRun, train_one
 from data import augment, ticks
@@ -391,6 +401,30 @@ def test_programs_are_skipped_where_their_process_says_so_and_the_others_run(mon
     args.programs = ["baseline", "bf16"]
     with pytest.raises(BadInput, match="none of the programs"):
         images.measure(args)
+
+
+def test_programs_of_threads_are_what_openmp_reads(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.setattr(threads, "MEASURE", "import os; print(os.environ['OMP_NUM_THREADS'], 0)")
+    found = {program: threads.milliseconds(program, "ticks", 1)["mean"] for program in threads.PROGRAMS}
+    assert found == {name: 1 if name == "one thread" else os.cpu_count() for name in threads.PROGRAMS}
+    monkeypatch.setattr(threads, "MEASURE", "import os; print(os.environ.get('GOMP_SPINCOUNT', 0), 0)")
+    assert threads.milliseconds("one thread", "ticks", 1)["mean"] == 0  # that of the caller is not passed on
+    assert threads.milliseconds("thread per core, short spin", "ticks", 1)["mean"] == 1000
+
+
+@pytest.mark.parametrize("kind", ["images", "ticks", "addition"])
+def test_iterations_of_a_process_are_timed(kind, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["-c", kind, "0.01"])
+    exec(threads.MEASURE, {})
+    mean, fastest = map(float, capsys.readouterr().out.split())
+    assert 0 < fastest <= mean
+
+
+def test_hogs_compute_until_they_are_ended():
+    with threads.hogs(2) as busy:
+        assert [process.poll() for process in busy] == [None, None]
+    assert [process.returncode for process in busy] == [-signal.SIGKILL] * 2
 
 
 @pytest.mark.parametrize("text", ["fp8", "fp32 backwards", "baseline compile", "compile", ""])

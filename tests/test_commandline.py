@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -129,7 +132,7 @@ def raising(error):
         ),
         (
             lambda: os.kill(os.getpid(), signal.SIGTERM),
-            130,
+            143,
             "train.py: interrupted; the same command goes on where it was\n",
         ),
         (raising(SystemExit(2)), 2, ""),
@@ -137,9 +140,69 @@ def raising(error):
 )
 def test_exit_codes(main, code, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(commandline, "die_by", lambda signum: sys.exit(128 + signum))
     with pytest.raises(SystemExit) as leaving:
         run(main)
     assert leaving.value.code == code and capsys.readouterr().err == message
+
+
+INTERRUPTED = """
+import os, sys, time
+from data.commandline import run
+
+def main():
+    open("started", "a").write("x")
+    time.sleep(60)
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_process_dies_of_the_signal(signum, tmp_path):
+    process, _ = started([sys.executable, "-c", INTERRUPTED], tmp_path)
+    process.send_signal(signum)
+    assert process.communicate(timeout=30)[1] == "-c: interrupted; the same command goes on where it was\n"
+    assert process.returncode == -signum  # a shell says 128 + signum
+
+
+def test_the_first_process_of_a_container_exits_instead(monkeypatch):
+    """The system keeps signals without a handler from it."""
+    monkeypatch.setattr(os, "kill", lambda pid, signum: None)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as leaving:
+        run(raising(KeyboardInterrupt()))
+    signal.signal(signal.SIGINT, before)
+    assert leaving.value.code == 130
+
+
+def test_ctrl_c_ends_a_loop_in_the_shell(tmp_path):
+    """The terminal sends the signal to the shell, too, which goes on with its loop where the command only exits."""
+    (tmp_path / "train.py").write_text(INTERRUPTED)
+    loop = f"for plr in 1e-3 1e-2; do {sys.executable} train.py --lr $plr; done; touch done"
+    process, marks = started(["bash", "-c", loop], tmp_path)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == "train.py: interrupted; the same command goes on where it was\n"
+    assert process.returncode == -signal.SIGINT
+    assert marks.read_text() == "x" and not (tmp_path / "done").exists()
+
+
+def started(command, folder):
+    """A process group of its own, as of a terminal, where Python has come to INTERRUPTED's main()."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where tests run in the background
+    )
+    marks, deadline = folder / "started", time.monotonic() + 60
+    while not marks.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    return process, marks
 
 
 def test_success_and_bugs_pass_through(capsys):
@@ -161,7 +224,8 @@ def test_progress_without_a_terminal_is_few_lines(monkeypatch, capsys):
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert captured.err == ""
-    assert lines[0] == "runs/a: epoch 7/40, loss 7"  # the first later than ten seconds
+    # The first is later than ten seconds; the 33 epochs left take 1.5 seconds each.
+    assert lines[0] == "runs/a: epoch 7/40, loss 7, 00:49 left"
     assert lines[-1] == "runs/a: epoch 40/40, loss 40" and len(lines) == 6
 
 

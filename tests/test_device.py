@@ -1,5 +1,10 @@
 """Devices and precisions that this program, or this machine, does not have: one line before anything is written."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import random_image_set
@@ -56,3 +61,22 @@ def test_bf16_on_a_gpu_that_would_emulate_it(monkeypatch):
     with pytest.raises(BadInput, match="this GPU has no instructions"):
         use_precision("bf16", torch.device("cuda", 0))
     assert asked == [{"including_emulation": False}]
+
+
+@pytest.mark.parametrize("script", ["train", "finetune", "swa", "analyze"])
+def test_waiting_threads_sleep(script):
+    assert_wait_policy(script, {}, "PASSIVE")
+
+
+def test_waiting_threads_spin_where_the_user_says_so():
+    assert_wait_policy("finetune", {"OMP_WAIT_POLICY": "active"}, "ACTIVE")
+
+
+def assert_wait_policy(script, policy, seen):
+    """OpenMP says what it read when PyTorch was loaded."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= policy | {"OMP_DISPLAY_ENV": "true"}
+    command, root = [sys.executable, "-c", f"import {script}"], Path(__file__).parent.parent
+    said = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stderr
+    assert f"OMP_WAIT_POLICY = '{seen}'" in said

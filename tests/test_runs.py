@@ -20,6 +20,7 @@ from conftest import HAS_BF16, needs_bf16, random_image_set
 import finetune
 import swa
 import train
+from data import commandline
 from data.commandline import BadInput, Refused, run
 from data.files import write_json, write_tensors
 from data.images import save_image_set
@@ -46,8 +47,9 @@ def signal_handlers():
 
 
 def call(script, *arguments):
-    """Run a script in this process as from the command line; returns its exit code."""
-    with mock.patch.object(sys, "argv", [f"{script}.py", *map(str, arguments)]):
+    """Run a script in this process as from the command line; returns its exit code, as a shell sees it."""
+    argv = mock.patch.object(sys, "argv", [f"{script}.py", *map(str, arguments)])
+    with argv, mock.patch.object(commandline, "die_by", lambda signum: sys.exit(128 + signum)):
         try:
             run(SCRIPTS[script].main)
         except SystemExit as leaving:
@@ -309,7 +311,7 @@ def test_interrupt_saves_the_last_logged_step(stage, kind, name, origin, finishe
         return evaluate(self)
 
     with mock.patch.object(task, "evaluate", interrupted):
-        assert call(*arguments, *SELDOM) == 130
+        assert call(*arguments, *SELDOM) == 128 + getattr(signal, name)
     assert one_line(capsys) == f"{stage}.py: interrupted; the same command goes on where it was\n"
     assert step_on_disk(folder) == strict_json(finished(stage, kind)[1] / "metrics.json")["step"][1]
     assert call(*arguments) == 0
@@ -323,7 +325,7 @@ def test_live_process_holds_its_folder_until_ctrl_c(origin, finished, tmp_path, 
     assert one_line(capsys) == f"train.py: {folder}: another process is working on it; wait for it or stop it\n"
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT  # a shell says 130
     assert (
         error.endswith("train.py: interrupted; the same command goes on where it was\n") and error.count("\n") == 1
     )
@@ -367,7 +369,9 @@ def test_image_set_may_move(finished, origin, tmp_path):
 # Refused
 
 OTHER_SETTINGS = [
-    ("train", "ticks", ["--steps", 99], "settings steps: 15 there, 99 asked for"),
+    ("train", "ticks", ["--steps", 9], "settings steps: 15 there, 9 asked for"),
+    ("train", "ticks", ["--steps", 99, "--log-every", 1], "settings log_every: 5 there, 1 asked for"),
+    ("train", "ticks", ["--steps", 99, "--keep", 0, 7, 8], "settings keep: [0, 7] there, [0, 7, 8] asked for"),
     ("train", "ticks", ["--log-every", 1], "settings log_every: 5 there, 1 asked for"),
     ("train", "ticks", ["--batch-size", 8], "settings batch_size: 16 there, 8 asked for"),
     ("train", "ticks", ["--rho", 2], "settings rho: 1.0 there, 2.0 asked for"),
@@ -386,9 +390,11 @@ OTHER_SETTINGS = [
     ("train", "images", ["--augment", "crop-flip"], "settings augment: none there, crop-flip asked for"),
     ("train", "images", ["--until-loss", 0.5], "settings until_loss: None there, 0.5 asked for"),
     ("train", "images", ["--keep-loss", 2.85], "settings keep_loss: LEVELS there, [2.85] asked for"),
-    ("finetune", "images", ["--steps", 99], "settings steps: 3 there, 99 asked for"),
+    ("finetune", "images", ["--steps", 2], "settings steps: 3 there, 2 asked for"),
+    ("finetune", "images", ["--steps", 9, "--keep-loss", 1], "settings steps: 3 there, 9 asked for"),
     ("finetune", "ticks", ["--log-every", 1], "settings log_every: 5 there, 1 asked for"),
     ("swa", "ticks", ["--windows", 4], "settings windows: [2, 4] there, [4] asked for"),
+    ("swa", "ticks", ["--windows", 4, 5], "settings windows: [2, 4] there, [4, 5] asked for"),
     ("swa", "images", ["--spacing", 2], "settings spacing: 1 there, 2 asked for"),
     ("swa", "images", ["--anchor", "end", "--from-step", 2], "settings anchor: start there, end asked for"),
 ]

@@ -1029,6 +1029,12 @@ def test_a_job_without_a_learning_rate_is_refused(index, listed):
     assert output == f"SLURM_ARRAY_TASK_ID is '{index}', not the index of a run of s3: give --array=0-12\n"
 
 
+def test_a_job_submitted_from_elsewhere_is_refused(listed, tmp_path):
+    code, output = fails("bash", "scripts/sweep.slurm", **listed | {"SLURM_SUBMIT_DIR": str(tmp_path)})
+    assert code == 2 and calls(listed) == []
+    assert output == f"there is no {tmp_path}/scripts/stages.sh: submit from the repository's root\n"
+
+
 def test_a_job_skips_b12(listed):
     environment = {"SETUP": "s5", "SLURM_ARRAY_TASK_ID": "0"}
     output = run("bash", "scripts/sweep.slurm", **listed | environment)

@@ -342,10 +342,15 @@ def test_finetuning_uses_its_own_learning_rate(kind, pretrained, tmp_path):
     assert moved[1e-5] / moved[1e-6] == pytest.approx(10, rel=0.1)
 
 
-def test_several_runs_are_finetuned_by_one_command(pretrained, tmp_path):
+def test_several_runs_are_continued_by_one_command(pretrained, tmp_path, capsys):
     parents = [pretrained[kind, 4] for kind in KINDS]
-    assert call("finetune", *parents, "--lr", 1e-4, "--steps", 1, "--out", tmp_path) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images4-flr1e-4", "ticks4-flr1e-4"]
+    names = {"finetune": ["ticks4-flr1e-4", "images4-flr1e-4"], "swa": ["ticks4", "images4"]}
+    own = {"finetune": ["--lr", 1e-4, "--steps", 1], "swa": ["--windows", 2, "--anchor", "start"]}
+    for stage, out in ((stage, tmp_path / stage) for stage in own):
+        assert call(stage, *parents, *own[stage], "--out", out) == 0
+        assert {path.name for path in out.iterdir()} == {*names[stage]}
+        said = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": complete")]
+        assert said == [f"{out / name} (run {at} of 2): complete" for at, name in enumerate(names[stage], 1)]
 
 
 # Training until a loss, and weights kept where the loss crosses a level
