@@ -557,7 +557,9 @@ def describe_images(args, device):
     }
     refuse_unfit_shape(args.model, network, settings)
     members = [{"lrs": args.lr, "seed": args.seed[0]}]
-    return describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
+    samples = {"train": len(image_set.train_labels), "test": len(image_set.test_labels)}
+    config = describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
+    return config | {"samples": samples}
 
 
 def networks_with(entry, name):

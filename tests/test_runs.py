@@ -594,6 +594,7 @@ def test_config_tells_how_the_run_was_made(finished, origin):
     assert config["members"] == [{"lrs": [0.01, 0.0001], "seed": 1}]
     assert (folder / config["parent"]["run"]).resolve() == (origin / "images").resolve()
     assert config["parent"]["step"] == 2
+    assert strict_json(origin / "images/config.json")["samples"] == {"train": 14, "test": 6}
     assert config["versions"]["torch"] == torch.__version__
     assert config["device"] == f"cpu, {torch.get_num_threads()} threads"
     settings = {"model": "si-convnet", "width": 2, "batch_size": 4, "rho": 12.0, "steps": 3, "first_step": 2}

@@ -5,7 +5,9 @@
     intervals.py  what runs say of means, trends and correlations: 95 % intervals, decisions by them
     study.py      the runs of one experiment, and values of their members
     series.py     the numbers behind each figure
-    drawing.py    draws a figure from its numbers
+    drawing.py    draws a figure of curves against the PLR from its numbers; drawing_other.py the others
+    axes.py       what figures have in common; captions.py: row titles, and the small print
+    learning_curves.py   numbers and drawing of learning curves, which are no figure of the paper
     figures.py    which figure shows what, of which networks
     evidence.py   what claims are judged by
     claims.py     judges the claims of the paper, which claims_*.py hold

@@ -1,9 +1,16 @@
-"""The commands of analyze.py that read metrics and measurements alone: claims, boundary, figures, draw."""
+"""The commands of analyze.py that read metrics and measurements alone: claims, boundary, figures, curves, draw."""
 
 from pathlib import Path
 
 from data.analysis.claims import judge, verdict_line
-from data.analysis.figures import FIGURES, draw_figure, figure_numbers, fitting_figures, refuse_unfit_figures
+from data.analysis.figures import (
+    FIGURES,
+    draw_figure,
+    figure_numbers,
+    fitting_figures,
+    learning_curve_numbers,
+    refuse_unfit_figures,
+)
 from data.analysis.regimes import boundary_lines, convergence_bracket, measure_regimes
 from data.analysis.study import Study
 from data.commandline import BadInput, lr_name, positive_float
@@ -51,6 +58,11 @@ def add_reading_commands(commands):
         help="figures; without: all that fit (10, 14 and 18 for several folders)",
     )
 
+    curves = commands.add_parser("curves", help="draw learning curves of all stages of one experiment, by PLR")
+    curves.set_defaults(run=curves_command)
+    curves.add_argument("folder", help="folder of the run folders of one experiment")
+    curves.add_argument("--out", type=Path, required=True, help="folder for curves.pdf, .png and .json")
+
     draw = commands.add_parser("draw", help="draw figures again from their JSON")
     draw.set_defaults(run=draw_command)
     draw.add_argument("figures", type=Path, nargs="+", metavar="figureNN.json", help="files that `figures` wrote")
@@ -94,6 +106,14 @@ def figures_command(args):
         path = args.out / f"figure{number:02d}.json"
         write_json(path, numbers)
         draw_figure(path)
+
+
+def curves_command(args):
+    study = Study(args.folder)
+    report_incomplete(study)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_json(args.out / "curves.json", learning_curve_numbers(study))
+    draw_figure(args.out / "curves.json")
 
 
 def report_incomplete(study):

@@ -1,4 +1,4 @@
-"""Draws the figures of the paper from their numbers, as series.py gathers them: figureNN.json, and nothing else.
+"""Draws the figures of curves against the PLR from their numbers, as series.py gathers them, and nothing else.
 
 A function draws a dictionary of such numbers and returns a matplotlib figure. Those that take a `figure` can draw into
 a part of another one instead.
@@ -6,38 +6,32 @@ a part of another one instead.
 
 import functools
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
 
+from data.analysis.axes import (
+    PRETRAIN_STYLE,
+    accuracy_label,
+    colors,
+    deviations,
+    draw_curve,
+    legend_below,
+    lr_label,
+    lr_text,
+    panel_title,
+    prepare_plr_axes,
+    reported_word,
+    shared_legend,
+)
+from data.analysis.captions import row_titles
+from data.analysis.series import found_under
 from data.bands import DIVIDE, FULL, KEEP, REESTIMATE, STANDARDISE
-from data.images import reported_split
-
-matplotlib.use("Agg")  # writes files, never needs a display
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib import ticker  # noqa: E402
-
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "0.92",
-    "lines.linewidth": 1.4,
-    "lines.markersize": 3.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,  # text stays text
-}
-PRETRAIN_STYLE = {"color": "black", "marker": "o", "label": "after pre-training"}
-EARLIER_LR_LABEL = "learning rate (effective)"  # of figures that do not say what their network calls it
 
 
 def draw_regime_curve(numbers):
     figure, axes = plt.subplots(figsize=(4.5, 3))
     curve = numbers["pretrain"]
-    axes.errorbar(curve["plr"], curve["mean"], curve["std"], **PRETRAIN_STYLE | {"label": None}, capsize=2)
+    axes.errorbar(curve["plr"], curve["mean"], deviations(curve), **PRETRAIN_STYLE | {"label": None}, capsize=2)
     prepare_plr_axes(axes, numbers)
     axes.set_ylim(0, 100)
     axes.set_ylabel(accuracy_label(numbers))
@@ -68,24 +62,10 @@ def draw_accuracies(axes, pretrain, curves):
         draw_curve(axes, curve, color=color, marker="o", label=label)
 
 
-def draw_ticks(numbers):
-    figure, axes = plt.subplots(figsize=(3.2, 3.4))
-    points, labels = np.array(numbers["points"]), np.array(numbers["labels"])
-    for label, color, marker in ((0, "#0072B2", "o"), (1, "#D55E00", "^")):
-        style = {"s": 8, "color": color, "marker": marker, "linewidth": 0, "label": f"class {label}"}
-        axes.scatter(*points[labels == label].T, **style)
-    for x2 in numbers["boundary_x2"]:
-        axes.plot(numbers["boundary_x1"], x2, color="black", linestyle="--", linewidth=1)
-    axes.set(xlabel="$x_1$", ylabel="$x_2$", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
-    axes.grid(False)
-    legend_below(axes)
-    return figure
-
-
 PAIR_STYLES = {
     "LH": {"color": "#0072B2", "marker": "o", "label": "low FLR – high FLR"},
-    "SH": {"color": "#D55E00", "marker": "o", "label": "SWA – high FLR"},
-    "SL": {"color": "#009E73", "marker": "o", "label": "SWA – low FLR"},
+    "SH": {"color": "#D55E00", "marker": "s", "label": "SWA – high FLR"},
+    "SL": {"color": "#009E73", "marker": "^", "label": "SWA – low FLR"},
 }
 BARRIERS = ("train_barrier", "test_barrier")
 
@@ -101,7 +81,7 @@ def draw_geometry_panels(numbers, figure=None):
     for axes, name in zip(all_axes[1:], BARRIERS):
         draw_barriers(axes, numbers, name)
         prepare_plr_axes(axes, numbers)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    shared_legend(figure, all_axes[0])
     return figure
 
 
@@ -115,11 +95,16 @@ def draw_barriers(axes, numbers, name):
     axes.set_ylabel(f"{split} error barrier (%)")
 
 
-def draw_quartiles(axes, curve, floor, color, **style):
-    """A median over runs with the band between the quartiles; what is below the floor leaves a log axis downwards."""
-    median, lower, upper = (np.maximum(curve[name], floor / 10) for name in ("median", "lower", "upper"))
-    axes.plot(curve["plr"], median, color=color, **style)
-    axes.fill_between(curve["plr"], lower, upper, color=color, alpha=0.15, linewidth=0)
+def draw_quartiles(axes, curve, floor, marker, color, **style):
+    """A median over runs with the band between the quartiles; what is at most the floor lies there, as open markers."""
+    median, lower, upper = (np.maximum(curve[name], floor) for name in ("median", "lower", "upper"))
+    plrs, at_floor = np.array(curve["plr"]), median <= floor
+    axes.plot(plrs, median, color=color, marker=marker, markevery=np.flatnonzero(~at_floor).tolist(), **style)
+    axes.fill_between(plrs, lower, upper, color=color, alpha=0.15, linewidth=0)
+    size = {"o": 3.5, "s": 5.5, "^": 7.5}[marker]  # so that all are seen where they coincide
+    open_style = {"markerfacecolor": "none", "markersize": size, "clip_on": False, "zorder": 3}
+    if at_floor.any():
+        axes.plot(plrs[at_floor], median[at_floor], color=color, linestyle="", marker=marker, **open_style)
 
 
 def draw_feature_panels(numbers, shaded=False):
@@ -132,12 +117,18 @@ def draw_feature_panels(numbers, shaded=False):
         draw_curve(axes, panel["all_features"], shaded, color="black", marker="o", label="all features")
         prepare_plr_axes(axes, numbers)
         axes.set_title(panel_title(panel), fontsize=9, pad=16)
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    shared_legend(figure, all_axes[0, 0])
     all_axes[0, 0].set_ylabel(accuracy_label(numbers))
     return figure
 
 
-BAND_COLORS = {"background": "#999999", "low": "#0072B2", "mid": "#D55E00", "high": "#009E73", "full": "black"}
+BAND_STYLES = {
+    "background": {"color": "#999999", "marker": "x"},
+    "low": {"color": "#0072B2", "marker": "o"},
+    "mid": {"color": "#D55E00", "marker": "s"},
+    "high": {"color": "#009E73", "marker": "^"},
+    FULL: {"color": "black", "marker": None},
+}
 NORMALISATION_TITLES = {
     KEEP: "published rule",
     DIVIDE: "divided by the usual standard deviation",
@@ -158,16 +149,18 @@ def draw_band_panels(numbers, figure=None):
             if row is rows[0]:
                 axes.set_title(panel_title(panel), fontsize=9, pad=16)
         label_band_accuracy(row_axes[0], numbers, row["normalisation"])
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    shared_legend(figure, all_axes[0, 0])
     return figure
 
 
 def draw_bands(axes, curves):
-    """The accuracies on every band."""
+    """The accuracies on every band; dotted those on bands that do not scale with the images, low-32 and so on."""
     for curve in curves:
-        name, *unscaled = curve["band"].split("-")
-        style = {"color": BAND_COLORS[name], "linestyle": ":" if unscaled else "-", "label": curve["band"]}
-        draw_curve(axes, curve, **style, marker=None if name == FULL or unscaled else "o")
+        name, *side = curve["band"].split("-")
+        unscaled = (
+            {"linestyle": ":", "marker": None, "label": f"{name}, limits as at {side[0]} pixels"} if side else {}
+        )
+        draw_curve(axes, curve, **{"label": name} | BAND_STYLES[name] | unscaled)
 
 
 def label_band_accuracy(axes, numbers, normalisation):
@@ -207,151 +200,24 @@ def draw_practical_panels(numbers, figure):
         legend_below(axes, columns=2)
 
 
-def draw_band_images(numbers, spectra=False):
-    panels, rows = numbers["panels"], 2 if spectra else 1
-    figure, all_axes = plt.subplots(
-        rows, len(panels), figsize=(1.7 * len(panels), 0.3 + 1.8 * rows), squeeze=False
-    )
-    whole = np.array(panels[0]["spectrum"], dtype=float)
-    for position, panel in enumerate(panels):
-        limits = panel["limits"]
-        distance = (
-            "" if not limits else f"\n$|k_x|+|k_y|$ = {limits[0]}" + (f" to {limits[1]}" if limits[1] else "")
-        )
-        all_axes[0, position].imshow(panel["pixels"])
-        all_axes[0, position].set_title(f"{panel['name']}{distance}", fontsize=8)
-        if spectra:
-            spectrum = np.array(panel["spectrum"], dtype=float)
-            image = all_axes[1, position].imshow(spectrum, vmin=np.nanmin(whole), vmax=np.nanmax(whole))
-    for axes in all_axes.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
-    if spectra:
-        figure.colorbar(image, ax=list(all_axes[1]), label="log |Y|", shrink=0.8)
-    return figure
-
-
-def draw_boundary(numbers):
-    figure, (epochs, accuracy) = plt.subplots(1, 2, figsize=(8.4, 3.5))
-    points = [point for point in numbers["points"] if point["epoch"] is not None]
-    style = {"color": "#D62728", "linestyle": "", "marker": "o", "zorder": 3}
-    converged = {**style, "label": f"trained until the train loss is below {numbers['level']:g}"}
-    epochs.plot([point["lr"] for point in points], [point["epoch"] for point in points], **converged)
-    others = [point for point in numbers["points"] if point["epoch"] is None]
-    if others:
-        unfinished = {
-            **style,
-            "marker": "^",
-            "markerfacecolor": "none",
-            "label": "not converged in as many epochs",
-        }
-        epochs.plot([point["lr"] for point in others], [point["epochs"] for point in others], **unfinished)
-    draw_accuracies(accuracy, numbers["pretrain"], numbers["finetune"])
-    accuracy.plot([point["lr"] for point in points], [point["test_accuracy"] for point in points], **style)
-    for axes, label in ((epochs, "Epochs"), (accuracy, accuracy_label(numbers))):
-        prepare_plr_axes(axes, numbers)
-        axes.set_ylabel(label)
-        legend_below(axes)
-    epochs.set_yscale("log")
-    label_ones_twos_and_fives(epochs.yaxis)
-    label = lr_label(numbers)
-    epochs.set_xlabel(label[0].upper() + label[1:])
-    return figure
-
-
-def draw_two_stage_bars(numbers):
-    figure, axes = plt.subplots(figsize=(5.5, 3.8))
-    groups = numbers["groups"]
-    ways = list(dict.fromkeys(tuple(bar["lrs"][:-1]) for group in groups for bar in group["bars"]))
-    width = 0.8 / len(ways)
-    for place, (way, color) in enumerate(zip(ways, colors(len(ways)))):
-        label = r" $\to$ ".join([*map(lr_text, way), "FLR"])
-        for number, group in enumerate(groups):
-            for bar in group["bars"]:
-                if tuple(bar["lrs"][:-1]) == way and bar["mean"] is not None:
-                    left, deviation = number - 0.4 + (place + 0.5) * width, bar["std"] if bar["n"] > 1 else None
-                    axes.bar(left, bar["mean"], 0.92 * width, color=color, yerr=deviation, label=label)
-                    axes.annotate(f"{bar['mean']:.1f}", (left, bar["mean"]), ha="center", va="bottom")
-                    label = None
-    for number, group in enumerate(groups):
-        if group["scratch"]["mean"] is not None:
-            label = f"the FLR alone, for {group['scratch']['steps']} epochs" if number == 0 else None
-            style = {"color": "black", "linestyle": "--", "label": label}
-            axes.plot([number - 0.4, number + 0.4], [group["scratch"]["mean"]] * 2, **style)
-    axes.set_xticks(range(len(groups)), [f"FLR {lr_text(group['flr'])}" for group in groups])
-    axes.set_ylabel(accuracy_label(numbers))
-    axes.grid(False, axis="x")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
-    return figure
-
-
-def draw_norm_histograms(numbers):
-    figure, all_axes = plt.subplots(1, len(numbers["panels"]), figsize=(10.5, 3.2), sharey=True)
-    for axes, panel in zip(all_axes, numbers["panels"]):
-        for histogram, color in zip(panel, ("#0072B2", "#E69F00")):
-            axes.stairs(
-                histogram["counts"], numbers["edges"], fill=True, color=color, alpha=0.6, label=histogram["label"]
-            )
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=0.7)  # so that a single filter is seen
-        axes.set_xlabel("log10 of filter norm / total norm")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    all_axes[0].set_ylabel("Filters")
-    return figure
-
-
-SHARPNESS_LABELS = {
-    "gradient_norm": "Mean effective gradient norm",
-    "largest_eigenvalue": "Largest Hessian eigenvalue on the sphere",
-    "trace": "Trace of the Hessian on the sphere",
-}
-
-
-def draw_sharpness(numbers):
-    rows = numbers["rows"]
-    figure, all_axes = plt.subplots(len(rows), 3, figsize=(10.5, 0.6 + 2.8 * len(rows)), squeeze=False)
-    plrs = sorted({point["plr"] for row in rows for point in row["points"] if point["flr"] is not None})
-    plr_colors = dict(zip(plrs, plt.get_cmap("rainbow")(np.linspace(0, 1, len(plrs)))))
-    groups = {None: ("black", "pre-trained at PLRs of regime 1")}
-    groups |= {plr: (plr_colors[plr], f"fine-tuned from PLR {lr_text(plr)}") for plr in plrs}
-    for row_axes, row in zip(all_axes, rows):
-        for axes, (name, axis_label) in zip(row_axes, SHARPNESS_LABELS.items()):
-            for plr, (color, label) in groups.items():
-                points = [
-                    point
-                    for point in row["points"]
-                    if (point["plr"] if point["flr"] is not None else None) == plr and point[name] is not None
-                ]
-                error = [point["trace_error"] for point in points] if name == "trace" else None
-                places = [point[name] for point in points], [point["test_error"] for point in points]
-                axes.errorbar(*places, xerr=error, fmt="o", markersize=5, color=color, label=label)
-            axes.set_xscale("log")
-            label_ones_twos_and_fives(axes.xaxis)
-            axes.set_xlabel(axis_label)
-        row_axes[0].set_ylabel(f"{reported_word(numbers)} error (%)\nat running train loss {row['level']:g}")
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
-
-
 def draw_rows(draw, height, numbers):
-    """One experiment in each row, drawn by a function that draws one of them into a figure."""
-    figure = plt.figure(figsize=(10.5, height * len(numbers["rows"])))
-    for part, row in zip(np.atleast_1d(figure.subfigures(len(numbers["rows"]), 1)), numbers["rows"]):
-        draw(row, part)
-        part.suptitle(experiment_title(row["experiment"]), fontsize=9)
+    """One experiment in each row, drawn by a function that draws one of them into a figure.
+
+    Rows whose learning rates are of the same kind share their axis of PLRs.
+    """
+    rows = numbers["rows"]
+    figure = plt.figure(figsize=(10.5, height * len(rows)))
+    kinds = {(lr_label(row), row["experiment"].get("optimizer", {}).get("name")) for row in rows}
+    plrs = [plr for row in rows for found in found_under(row, "plr") for plr in found]
+    shared = (
+        {"plr_limits": [min(plrs), max(plrs)]}
+        if len(rows) > 1 and len(kinds) == 1 and min(plrs) < max(plrs)
+        else {}
+    )
+    for part, row, title in zip(np.atleast_1d(figure.subfigures(len(rows), 1)), rows, row_titles(rows)):
+        draw(row | shared, part)
+        part.suptitle(title, fontsize=9)
     return figure
-
-
-def experiment_title(experiment):
-    """What tells experiments apart: network, size and data; augmentation, and the optimiser's options, where there are."""
-    sizes = {"width": experiment["width"]} | {k: v for k, v in experiment.get("shape", {}).items() if k != "side"}
-    options = {k: v for k, v in experiment.get("optimizer", {}).items() if k != "name"}
-    words = [
-        experiment["model"],
-        *(f"{name.replace('_', ' ')} {value:g}" for name, value in (sizes | options).items()),
-    ]
-    augment = experiment.get("augment", "none")
-    return ", ".join([*words, experiment["data"], *([] if augment == "none" else [augment])])
 
 
 draw_accuracy_rows = functools.partial(draw_rows, draw_accuracy_panels, 3.7)
@@ -359,80 +225,3 @@ draw_geometry_rows = functools.partial(draw_rows, draw_geometry_panels, 3.4)
 draw_band_rows = functools.partial(draw_rows, draw_band_panels, 3.4)
 draw_low_end_rows = functools.partial(draw_rows, draw_low_ends, 3.4)
 draw_practical_rows = functools.partial(draw_rows, draw_practical_panels, 3.7)
-
-
-def panel_title(panel):
-    if panel["stage"] == "finetune":
-        return f"After fine-tuning, FLR {lr_text(panel['flr'])}"
-    return f"After SWA, {panel['window']} weights" if panel["stage"] == "swa" else "After pre-training"
-
-
-def draw_curve(axes, curve, shaded=True, *, color, **style):
-    """A mean over runs, with a band of one standard deviation, if wanted, where there are several."""
-    axes.plot(curve["plr"], curve["mean"], color=color, **style)
-    if shaded and max(curve["n"]) > 1:
-        mean, std = np.array(curve["mean"]), np.array(curve["std"])
-        axes.fill_between(curve["plr"], mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
-
-
-def prepare_plr_axes(axes, numbers):
-    """A log axis of PLRs with the measured regime boundaries: dashed b12 and b23, dotted b2AB, regimes named on top.
-
-    Faint bands reach over all places of a boundary that are likely by resamples of the runs, where there are some.
-    """
-    axes.set_xscale("log")
-    axes.set_xlabel(f"Pre-training {lr_label(numbers)}")
-    axes.margins(x=0.03)
-    left, right = axes.get_xlim()
-    places = {name: np.sqrt(place["last"] * place["next"]) for name, place in numbers["regimes"].items() if place}
-    for likely in (place["range"] for place in numbers["regimes"].values() if place and "range" in place):
-        axes.axvspan(*likely, color="0.35", alpha=0.1, linewidth=0, zorder=0)
-    for name, place in places.items():
-        axes.axvline(place, color="0.35", linestyle=":" if name == "b2AB" else "--", linewidth=1, zorder=0)
-    b12, b2ab, b23 = (places.get(name) for name in ("b12", "b2AB", "b23"))
-    regimes = [("1", left, b12), ("2A", b12, b2ab), ("2B", b2ab, b23 or right), ("3", b23, right)]
-    if b2ab is None:
-        regimes[1:3] = [("2", b12, b23 or right)]
-    above_axes = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "color": "0.35"}
-    for regime, begin, end in regimes:
-        begin, end = max(begin or right, left), min(end or left, right)  # in view; nothing where not measured
-        if begin < end:
-            axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
-    axes.set_xlim(left, right)
-
-
-def reported_word(numbers):
-    """`Test`, or `Validation` where the runs of a figure report on held-out images instead."""
-    return reported_split(numbers.get("experiment", {})).capitalize()
-
-
-def accuracy_label(numbers):
-    return f"{reported_word(numbers)} accuracy (%)"
-
-
-def lr_label(numbers):
-    """What the learning rate of a figure's network is called."""
-    return numbers.get("lr_label", EARLIER_LR_LABEL)
-
-
-def label_ones_twos_and_fives(axis):
-    """Labels for log axes of about one decade, where matplotlib's own are too few or overlap."""
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(ticker.NullFormatter())
-
-
-def legend_below(axes, columns=3):
-    """A legend outside the axes, so that it hides no data."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
-
-
-def colors(count):
-    """Ordered colours that stay apart for colour-blind readers and in grey, none too light on white."""
-    return plt.get_cmap("viridis")(np.linspace(0, 0.88, count))
-
-
-def lr_text(lr):
-    mantissa, exponent = f"{lr:.1e}".split("e")
-    power = f"10^{{{int(exponent)}}}"
-    return f"${power}$" if float(mantissa) == 1 else f"${float(mantissa):g}\\cdot{power}$"

@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 from matplotlib import pyplot as plt
 
-from data.analysis import drawing, series
+from data import ticks
+from data.analysis import drawing, drawing_other, learning_curves, series
+from data.analysis.axes import STYLE
+from data.analysis.captions import STAGES, add_small_print
 from data.commandline import BadInput
 from data.files import read_json
 
@@ -18,24 +21,25 @@ class Figure(NamedTuple):
     draw: object  # function of such numbers
     rows: bool = False  # whether it shows several experiments, in a row each
     alone: bool = True  # whether it is drawn of a single experiment; by --only it is
+    stages: tuple = tuple(STAGES)  # whose lengths it says; none where it shows data alone
 
 
 TICKS, SI, CONVOLUTIONAL, TRANSFORMER = {"ticks"}, {"scale-invariant"}, {"convolutional"}, {"transformer"}
 IMAGES = SI | CONVOLUTIONAL | TRANSFORMER
 FIGURES = {
-    1: Figure(SI, series.regime_numbers, drawing.draw_regime_curve),
+    1: Figure(SI, series.regime_numbers, drawing.draw_regime_curve, stages=("pretrain",)),
     2: Figure(SI, series.accuracy_numbers, drawing.draw_accuracy_panels),
     3: Figure(SI, series.geometry_numbers, drawing.draw_geometry_panels),
-    4: Figure(TICKS, series.tick_numbers, drawing.draw_ticks),
+    4: Figure(TICKS, series.tick_numbers, drawing_other.draw_ticks, stages=()),
     5: Figure(TICKS, series.feature_numbers, drawing.draw_feature_panels),
-    6: Figure(IMAGES, series.band_image_numbers, drawing.draw_band_images),
+    6: Figure(IMAGES, series.band_image_numbers, drawing_other.draw_band_images, stages=()),
     7: Figure(SI, series.band_numbers, drawing.draw_band_panels),
     8: Figure(CONVOLUTIONAL | TRANSFORMER, series.practical_numbers, drawing.draw_practical_rows, rows=True),
-    9: Figure(IMAGES, series.band_image_numbers, functools.partial(drawing.draw_band_images, spectra=True)),
+    9: Figure(IMAGES, series.band_image_numbers, drawing_other.draw_band_spectra, stages=()),
     10: Figure(SI, series.accuracy_numbers, drawing.draw_accuracy_rows, rows=True, alone=False),
-    11: Figure(SI, series.boundary_numbers, drawing.draw_boundary),
-    12: Figure(SI, series.two_stage_numbers, drawing.draw_two_stage_bars),
-    13: Figure(SI, series.norm_numbers, drawing.draw_norm_histograms),
+    11: Figure(SI, series.boundary_numbers, drawing_other.draw_boundary),
+    12: Figure(SI, series.two_stage_numbers, drawing_other.draw_two_stage_bars),
+    13: Figure(SI, series.norm_numbers, drawing_other.draw_norm_histograms),
     14: Figure(SI, series.geometry_numbers, drawing.draw_geometry_rows, rows=True, alone=False),
     15: Figure(TICKS, series.tick_accuracy_numbers, drawing.draw_accuracy_panels),
     16: Figure(TICKS, series.geometry_numbers, drawing.draw_geometry_panels),
@@ -48,33 +52,70 @@ FIGURES = {
     23: Figure(TRANSFORMER, series.geometry_numbers, drawing.draw_geometry_rows, rows=True),
     24: Figure(TRANSFORMER, series.all_band_numbers, drawing.draw_band_rows, rows=True),
     25: Figure(TRANSFORMER, series.low_end_numbers, drawing.draw_low_end_rows, rows=True),
-    26: Figure(SI, series.sharpness_numbers, drawing.draw_sharpness),
+    26: Figure(SI, series.sharpness_numbers, drawing_other.draw_sharpness),
 }
+
+
+CURVES = "curves"  # in place of a number: learning curves, which are no figure of the paper
+DRAWN = {number: figure.draw for number, figure in FIGURES.items()} | {CURVES: learning_curves.draw_curves}
 
 
 def figure_numbers(number, studies):
     """The numbers of a figure, of one study or of several, compared. Raises BadInput where they are not there."""
     figure = FIGURES[number]
-    rows = [
-        {"experiment": study.settings, "lr_label": study.network["lr_label"]} | figure.series(study)
-        for study in studies
-    ]
+    rows = [experiment_facts(study, figure.stages) | figure.series(study) for study in studies]
+    for row in rows if figure.stages else ():
+        if "runs_per_point" not in row:
+            row["runs_per_point"] = series.runs_per_point(row)
+            row["deviations"] = "over runs (n - 1)" if row["runs_per_point"][-1:] > [1] else None
     return {"figure": number, "accuracies": "percent"} | ({"rows": rows} if figure.rows else rows[0])
+
+
+def learning_curve_numbers(study):
+    """The numbers behind learning curves of a study (curves.json)."""
+    numbers = (
+        {"figure": CURVES, "accuracies": "percent"}
+        | experiment_facts(study)
+        | learning_curves.curve_numbers(study)
+    )
+    return numbers | {"runs_per_point": series.runs_per_point(numbers)}
+
+
+def experiment_facts(study, stages=tuple(STAGES)):
+    """What a figure says of an experiment: settings, training samples where they are known, lengths of the stages."""
+    [first, *_] = study.of_stage("pretrain")
+    on_ticks = study.network["task"] == "ticks"
+    samples = {"train": ticks.TRAIN_SIZE} if on_ticks else first.config.get("samples", {})
+    known = {"train_samples": samples["train"]} if samples else {}
+    steps = {stage: {run.settings.get("steps") for run in plain_runs(study, stage)} - {None} for stage in stages}
+    return {
+        "experiment": study.settings,
+        "lr_label": study.network["lr_label"],
+        **known,
+        "unit": first.unit,
+        "lengths": {stage: sorted(of_stage) for stage, of_stage in steps.items()},
+    }
+
+
+def plain_runs(study, stage):
+    """The runs of a stage; of fine-tuning those that continue pre-training, and not another fine-tuning."""
+    return [run for run in study.of_stage(stage) if len(run.members[0]["lrs"]) == 1 + (stage == "finetune")]
 
 
 def draw_figure(path):
     """Draw figureNN.pdf and .png beside figureNN.json. Raises BadInput."""
     numbers = read_json(path)
-    number = numbers.get("figure") if isinstance(numbers, dict) else None
-    if not isinstance(number, int) or number not in FIGURES:
+    name = numbers.get("figure") if isinstance(numbers, dict) else None
+    if not isinstance(name, (int, str)) or name not in DRAWN:
         raise BadInput(f"{path}: holds no figure's numbers; give a figureNN.json that analyze.py figures wrote")
-    with plt.rc_context(drawing.STYLE):
+    with plt.rc_context(STYLE):
         try:
-            figure = FIGURES[number].draw(numbers)
+            figure = DRAWN[name](numbers)
+            whole = add_small_print(figure, numbers)
         except KeyError as key:
             raise BadInput(f"{path}: lacks {key}; write it again with analyze.py figures") from None
         for suffix, options in ((".pdf", {"metadata": {"CreationDate": None}}), (".png", {"dpi": 200})):
-            figure.savefig(path.with_suffix(suffix), **options)
+            figure.savefig(path.with_suffix(suffix), bbox_inches=whole, **options)
         plt.close(figure)
     print(f"{path.with_suffix('.pdf')}")
 

@@ -1,6 +1,6 @@
 """The numbers behind each figure: a function of a study for each, which gathers what the figure shows.
 
-Accuracies are in percent, `std` are population standard deviations. Functions raise BadInput where the runs of a study
+Accuracies are in percent, `std` are sample standard deviations (n - 1) over runs, null where there is one. Functions raise BadInput where the runs of a study
 do not permit the figure.
 """
 
@@ -26,12 +26,18 @@ from data.commandline import BadInput, lr_name
 from data.runs import bands_name, low_ends_name, sharpness_name
 
 
-def mean_and_std(values_by_plr, scale=100):
-    """Mean, standard deviation (population) and number of values at every PLR, as lists; in percent, or times scale."""
+def mean_and_std(values_by_plr, scale=100, ddof=1):
+    """Mean, standard deviation and number of values at every PLR, as lists; in percent, or times scale.
+
+    ddof: 1 for that of a sample, which is null of a single value; 0 for that of a population.
+    """
     return {
         "plr": list(values_by_plr),
         "mean": [scale * float(np.mean(values)) for values in values_by_plr.values()],
-        "std": [scale * float(np.std(values)) for values in values_by_plr.values()],
+        "std": [
+            scale * float(np.std(values, ddof=ddof)) if len(values) > ddof else None
+            for values in values_by_plr.values()
+        ],
         "n": [len(values) for values in values_by_plr.values()],
     }
 
@@ -49,12 +55,42 @@ def quartiles(values_by_plr):
 
 
 def regime_numbers(study):
-    """Figure 1: test accuracy over the last tenth of pre-training; mean and std over epochs (and runs)."""
+    """Figure 1: test accuracy over the last tenth of pre-training; mean and std (population) over epochs (and runs)."""
     values = study.by_plr("pretrain", late_values("test_accuracy"))
     pooled = {plr: np.concatenate(of_runs) for plr, of_runs in values.items()}
     pooled = {plr: of_plr[np.isfinite(of_plr)] for plr, of_plr in pooled.items()}
     regimes = measure_regimes(study) | {"b2AB": None}  # which pre-training alone does not show
-    return {"regimes": regimes, "pretrain": mean_and_std(pooled), "n": "logged epochs times runs"}
+    return {
+        "regimes": regimes,
+        "pretrain": mean_and_std(pooled, ddof=0),
+        "n": "logged epochs times runs",
+        "runs_per_point": fewest_and_most(map(len, values.values())),
+        "deviations": "over the last tenth of pre-training",
+    }
+
+
+def fewest_and_most(counts):
+    """[fewest, most] of the numbers of runs at those points of a figure that have some; empty where none has."""
+    counts = [count for count in counts if count]
+    return [min(counts), max(counts)] if counts else []
+
+
+def runs_per_point(numbers):
+    """fewest_and_most() of what stands under `n` in the numbers of a figure."""
+    counts = []
+    for found in found_under(numbers, "n"):
+        counts += found if isinstance(found, list) else [found]
+    return fewest_and_most(counts)
+
+
+def found_under(numbers, name):
+    """All that stands under a name, in nested dictionaries and lists, in order."""
+    if isinstance(numbers, dict):
+        own = [numbers[name]] if name in numbers else []
+        return own + found_under([*numbers.values()], name)
+    return (
+        [found for inside in numbers for found in found_under(inside, name)] if isinstance(numbers, list) else []
+    )
 
 
 def flrs_near(study, wanted):
@@ -284,11 +320,11 @@ def norm_numbers(study):
                 f"{study.folder}: no filter norms: {label}; make such a run if there is none, and measure it by "
                 f"analyze.py norms {study.folder}"
             )
-        norms = np.concatenate(norms)
+        runs, norms = len(norms), np.concatenate(norms)
         with np.errstate(divide="ignore"):
             logs = np.log10(norms).clip(NORM_EDGES[0], NORM_EDGES[-1])
         counts = np.histogram(logs, NORM_EDGES)[0].tolist()
-        return {"label": label, "lrs": lrs, "counts": counts, "decades": decades(norms)}
+        return {"label": label, "lrs": lrs, "counts": counts, "decades": decades(norms), "n": runs}
 
     after = f"PLR {lr_name(plr)}"
     panels = [[histogram("initial point", "initial", plr), histogram(f"after {after}", "checkpoint", plr)]]
@@ -339,7 +375,7 @@ def sharpness_numbers(study):
             f"{study.folder}: sharpness is not measured on both sides of a boundary of regimes 1 and 2; run analyze.py "
             f"sharpness {study.folder} --level ..."
         )
-    return {"regimes": measure_regimes(study), "rows": rows}
+    return {"regimes": measure_regimes(study), "rows": rows, "runs_per_point": [1, 1]}
 
 
 FIGURE_5_FLRS = (10**-4.5, 1e-4)  # the notebook of the paper names the first, its caption the second
