@@ -4,7 +4,9 @@
     analyze.py geometry FOLDER                angles and error barriers between solutions
     analyze.py bands FOLDER                   accuracies of image runs on frequency bands
     analyze.py norms FOLDER                   norms of the filters of image runs
-    analyze.py sharpness FOLDER --level LOSS  gradient norms and curvature of image runs where train loss crossed LOSS
+    analyze.py sharpness FOLDER --level LOSS  gradient norms and curvature of image runs where train loss crossed LOSS,
+                                              at kept epochs (--step N), or at the end (--end)
+    analyze.py runs FOLDER                    a table of the runs, and what is missing or odd
     analyze.py claims FOLDER                  the claims of the paper, held against the runs of one experiment
     analyze.py boundary FOLDER                the largest learning rate that converges, and the next one
     analyze.py figures FOLDER... --out DIR    the figures that runs of one experiment permit, or several compared
@@ -17,6 +19,7 @@ nothing but a figure's own JSON.
 
 import argparse
 import functools
+import itertools
 import re
 
 import data.openmp  # noqa: F401 # isort: skip - before PyTorch
@@ -24,12 +27,13 @@ import torch
 
 import models
 from data import bands, images, ticks
-from data.analysis.commands import add_reading_commands, report_incomplete
-from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW, Study
-from data.commandline import BadInput, Parser, Progress, Refused, positive_float, positive_int
+from data.analysis.choosing import add_choice_arguments, chosen_runs
+from data.analysis.commands import add_folder_arguments, add_reading_commands, study_of
+from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW
+from data.commandline import BadInput, Parser, Progress, Refused, natural, positive_float, positive_int
 from data.commandline import run as run_script
 from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, use_precision
-from data.runs import bands_name, find_runs, geometry_name, loss_name, low_ends_name, sharpness_name
+from data.runs import bands_name, geometry_name, loss_name, low_ends_name, sharpness_of, step_name
 from data.seeds import generator, init_seed
 from models import curvature, mlp
 from models.batchnorm import REESTIMATION_BATCH
@@ -230,27 +234,32 @@ def measure_norms(run):
     run.write_measurement("norms", solutions | {name: [relative_filter_norms(kernels)]})
 
 
-def measure_sharpness(evaluator, image_set, level, most, probes, run):
-    """How sharp the solution is that was kept where the train loss crossed a level: sharpness-loss-<level>.json.
+def measure_sharpness(evaluator, image_set, name, most, probes, run, alive):
+    """How sharp one of a run's solutions is: sharpness-<name>.json, name being that of its weights (see data/runs.py).
 
     Numbers are those of curvature.sharpness(), [member], its curvature that of the first training images, `most` at
-    most; and the test accuracy of the same weights.
+    most; and the test accuracy of the same weights. alive: called with a text at every pass over images.
     """
-    solution = run.weights(loss_name(level))
+    solution, passes = run.weights(name), itertools.count(1)
     evaluator.load(solution)
     _, test_accuracy = evaluator.evaluate(image_set.test_batches())
     count = min(most, len(image_set.train_labels))
+
+    def some_batches():
+        alive(f"pass {next(passes)} over {count} images")
+        return image_set.train_batches(REESTIMATION_BATCH, count)
+
     measured = {"step": solution["step"], "test_accuracy": test_accuracy} | curvature.sharpness(
         evaluator,
         image_set.train_batches(REESTIMATION_BATCH),
-        lambda: image_set.train_batches(REESTIMATION_BATCH, count),
+        some_batches,
         count,
         probes,
         [generator("largest-eigenvalue"), generator("trace")],
     )
     of_member = {name: [value] for name, value in measured.items()}
     run.write_measurement(
-        sharpness_name(level), {"level": level, "most": most, "images": count, "probes": probes} | of_member
+        sharpness_of(name), {"solution": name, "most": most, "images": count, "probes": probes} | of_member
     )
 
 
@@ -266,6 +275,7 @@ def main():
     )
     features.set_defaults(run=features_command)
     features.add_argument("folder", help="folder of run folders; runs that are measured already are skipped")
+    add_choice_arguments(features)
 
     geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions")
     geometry.set_defaults(run=geometry_command)
@@ -293,10 +303,11 @@ def main():
 
     norms = commands.add_parser("norms", help="measure the filter norms of runs on images")
     norms.set_defaults(run=norms_command)
-    norms.add_argument("folder", help=MEASURED_FOLDER)
+    add_folder_arguments(norms)
 
     sharpness = commands.add_parser(
-        "sharpness", help="measure gradient norms and curvature of runs on images at a level of train loss"
+        "sharpness",
+        help="measure gradient norms and curvature of runs on images at levels of train loss or at epochs",
     )
     sharpness.set_defaults(run=sharpness_command)
     add_measuring_arguments(sharpness)
@@ -304,9 +315,13 @@ def main():
         "--level",
         type=positive_float,
         nargs="+",
-        required=True,
+        default=[],
         help="train losses that --keep-loss kept weights at",
     )
+    sharpness.add_argument(
+        "--step", type=natural, nargs="+", default=[], help="epochs that --keep kept weights of"
+    )
+    sharpness.add_argument("--end", action="store_true", help="also the end of every run")
     sharpness.add_argument(
         "--images", type=positive_int, default=5000, help="training images that curvature is measured on, at most"
     )
@@ -319,11 +334,8 @@ def main():
     args.run(args)
 
 
-MEASURED_FOLDER = "folder of the run folders of one experiment; what is measured is skipped"
-
-
 def add_measuring_arguments(parser):
-    parser.add_argument("folder", help=MEASURED_FOLDER)
+    add_folder_arguments(parser)
     parser.add_argument("--data-file", help="image set, where it is no longer where the runs had it")
     add_device_argument(parser)
 
@@ -336,7 +348,8 @@ def at_least_two(text):
 
 
 def features_command(args):
-    runs = [run for run in find_runs(args.folder) if run.complete and run.network["task"] == "ticks"]
+    every_run = chosen_runs(args.folder, args.only_runs, args.exclude)
+    runs = [run for run in every_run if run.complete and run.network["task"] == "ticks"]
     if not runs:
         raise BadInput(f"{args.folder}: holds no complete runs on ticks")
     sets = [ticks.single_feature_set(feature) for feature in range(ticks.FEATURES)]
@@ -344,12 +357,11 @@ def features_command(args):
 
     # Earlier measurements are of plain accuracies, under another key.
     runs = missing("features", runs, "features", "balanced_accuracy")
-    measure_each("features", runs, lambda run: measure_features(run, inputs, labels))
+    measure_each("features", runs, lambda run, advance: measure_features(run, inputs, labels))
 
 
 def geometry_command(args):
-    study, device = Study(args.folder), device_of(args.device)
-    report_incomplete(study)
+    study, device = study_of(args), device_of(args.device)
     try:
         low, high = study.extreme_flrs()
     except BadInput as too_few:
@@ -400,25 +412,24 @@ def missing(title, runs, name, *keys):
 
 
 def measure_each(title, runs, measure, points=1):
-    """Call measure(run) for every run; or measure(run, advance), which calls advance() for each of several points.
+    """Call measure(run, advance) for every run, which may call advance(): at each of several points, or with a text.
 
+    advance(text) tells what is being done without a point being done.
     What a run lacks for it is printed. Runs whose folder another process holds are skipped, too; raises Refused then.
     """
-    refused, done = [], 0
+    refused = []
     with Progress(title, points * len(runs), "point" if points > 1 else "run", 0) as progress:
         for number, run in enumerate(runs):
-
-            def advance():
-                nonlocal done
-                done += 1
-                progress.update(done, run.path.name)
-
             done = number * points
+
+            def advance(text=None):
+                nonlocal done
+                done += text is None
+                progress.update(done, f"{run.path.name}, {text}" if text else run.path.name)
+
             try:
-                if points > 1:
-                    measure(run, advance)
-                else:
-                    measure(run)
+                measure(run, advance)
+                if points == 1:
                     advance()
             except BadInput as error:
                 print(f"skipped: {error}")
@@ -429,12 +440,11 @@ def measure_each(title, runs, measure, points=1):
         raise Refused(f"{title}: {len(refused)} folders were held by other processes; give the command again")
 
 
-def image_study(folder):
-    """The Study of a folder. Raises BadInput where it is not about images."""
-    study = Study(folder)
+def image_study(args):
+    """The Study of a command's folder. Raises BadInput where it is not about images."""
+    study = study_of(args)
     if study.network["task"] != "images":
-        raise BadInput(f"{folder}: holds runs on {study.network['task']}; this is measured on images")
-    report_incomplete(study)
+        raise BadInput(f"{args.folder}: holds runs on {study.network['task']}; this is measured on images")
     return study
 
 
@@ -450,7 +460,7 @@ def fine_tuned(study, flrs):
 
 
 def bands_command(args):
-    study = image_study(args.folder)
+    study = image_study(args)
     shown, first = solutions_shown(study), study.of_stage("pretrain")[0]
     normalisations = args.normalisation or [bands.default_normalisation(study.network)]
     if bands.REESTIMATE in normalisations and not study.network["barrier"]["batch_norm"]:
@@ -474,7 +484,7 @@ def bands_command(args):
         for normalisation, runs in missing_by.items():
             if runs:
                 sets = bands.BandSets(image_set, normalisation, limits)
-                measure_each(f"{title}, {normalisation}", runs, lambda run: measure(evaluator, run, sets))
+                measure_each(f"{title}, {normalisation}", runs, lambda run, advance: measure(evaluator, run, sets))
 
 
 def without_low_ends(study, normalisation, ends):
@@ -488,31 +498,38 @@ def without_low_ends(study, normalisation, ends):
 
 
 def norms_command(args):
-    measure_each("norms", missing("norms", solutions_shown(image_study(args.folder)), "norms"), measure_norms)
+    runs = missing("norms", solutions_shown(image_study(args)), "norms")
+    measure_each("norms", runs, lambda run, advance: measure_norms(run))
 
 
 def sharpness_command(args):
-    study = image_study(args.folder)
+    named = {
+        f"train loss {level:g}": (loss_name(level), "--keep-loss of train.py and finetune.py")
+        for level in args.level
+    }
+    named |= {f"epoch {step}": (step_name(step), "--keep of train.py") for step in args.step}
+    named |= {"the end": ("checkpoint", None)} if args.end else {}
+    if not named:
+        raise BadInput("sharpness: give the weights to measure: --level LOSS..., --step EPOCH... or --end")
+    study = image_study(args)
     compared, unmeasured = study.of_stage("pretrain") + fine_tuned(study, study.flrs()), {}
-    for level in args.level:
-        title, runs = f"sharpness at {level:g}", [run for run in compared if run.has_weights(loss_name(level))]
+    for where, (name, flag) in named.items():
+        title, runs = f"sharpness at {where}", [run for run in compared if run.has_weights(name)]
         refuse_others(
-            runs, sharpness_name(level), {"--images": ("most", args.images), "--probes": ("probes", args.probes)}
+            runs, sharpness_of(name), {"--images": ("most", args.images), "--probes": ("probes", args.probes)}
         )
         if runs:
-            unmeasured[level] = missing(title, runs, sharpness_name(level))
+            unmeasured[title, name] = missing(title, runs, sharpness_of(name))
         else:
-            print(
-                f"{title}: nothing to measure: no run kept weights at train loss {level:g}; --keep-loss of train.py "
-                f"and finetune.py does"
-            )
+            fix = f"{flag} does" if flag else "their folders hold no checkpoint.pt"
+            print(f"{title}: nothing to measure: no run kept weights at {where}; {fix}")
     if not any(unmeasured.values()):
         return
     device = device_of(args.device)
     evaluator, image_set = evaluator_of(compared[0], device), image_set_of(compared[0], device, args.data_file)
-    for level, runs in unmeasured.items():
-        measure = functools.partial(measure_sharpness, evaluator, image_set, level, args.images, args.probes)
-        measure_each(f"sharpness at {level:g}", runs, measure)
+    for (title, name), runs in unmeasured.items():
+        measure = functools.partial(measure_sharpness, evaluator, image_set, name, args.images, args.probes)
+        measure_each(title, runs, measure)
 
 
 def refuse_others(runs, name, options):

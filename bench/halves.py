@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from analyze import evaluator_of, image_set_of  # noqa: E402
 from bench.common import NOTHING_KEPT, say  # noqa: E402
 from data import ticks  # noqa: E402
-from data.analysis.regimes import boundary_lines, measure_regimes  # noqa: E402
+from data.analysis.explanations import boundary_lines  # noqa: E402
+from data.analysis.regimes import measure_regimes  # noqa: E402
 from data.analysis.study import Study, final, of_average  # noqa: E402
 from data.commandline import BadInput, Parser, positive_int  # noqa: E402
 from data.commandline import run as run_script  # noqa: E402
@@ -175,8 +176,8 @@ def main():
     add_device_argument(parser)
     args = parser.parse_args()
     study = Study(args.folder)
-    if study.incomplete:
-        say(f"{study.folder}: {study.incomplete} runs are not complete and are skipped")
+    for line in study.lines():
+        say(line)
     found = measure(study, classifier_of(study, device_of(args.device), args.data_file), args.splits)
     print(*boundary_lines(study), sep="\n")
     for stage, by_plrs in found.items():

@@ -112,7 +112,7 @@ class Progress:
 
     def update(self, step, text):
         if self.bar is not None:
-            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.set_postfix_str(text, refresh=step == self.bar.n)  # which update() does not draw then
             self.bar.update(step - self.bar.n)
         elif step == self.total or time.monotonic() - self.printed_at > self.seconds_between_lines:
             print(f"{self.name}: {self.unit} {step}/{self.total}, {text}{self._time_left(step)}", flush=True)

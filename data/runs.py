@@ -14,7 +14,7 @@ This is the only file that names files inside a run folder:
     bands-*.json    accuracies on frequency bands, one file for each way to normalise them, measured by analyze.py
     low-ends-*.json the same on the low and the mid band, with other ends of the low one
     norms.json      norms of filters, measured by analyze.py
-    sharpness-*.json gradient norm and curvature of the weights loss-L.pt, measured by analyze.py
+    sharpness-*.json gradient norm and curvature of weights (loss-L.pt, step-N.pt, checkpoint.pt), measured by analyze.py
     lock            held by the live process that works on the folder
 """
 
@@ -155,6 +155,10 @@ class Run:
         path = self.path / f"{name}.json"
         return read_json(path) if path.exists() else None
 
+    def measured(self):
+        """The names of the measurements that were made."""
+        return {path.stem for path in self.path.glob("*.json")} - {"config", "metrics"}
+
     def write_measurement(self, name, content):
         """Write a measurement beside the run. Raises Refused while another process holds the folder."""
         lock = hold(self.path)
@@ -187,17 +191,47 @@ def low_ends_name(normalisation):
     return f"low-ends-{normalisation}"
 
 
+def step_name(step):
+    """The name of the weights kept at an epoch or iteration."""
+    return f"step-{step}"
+
+
+def sharpness_of(weights):
+    """The name of the measured sharpness of weights: those named by loss_name() or step_name(), or `checkpoint`."""
+    return f"sharpness-{weights}"
+
+
 def sharpness_name(level):
     """The name of the measured sharpness of the weights kept at a level of train loss."""
-    return f"sharpness-{loss_name(level)}"
+    return sharpness_of(loss_name(level))
+
+
+def run_paths(folder):
+    """The run folders in a folder and below it, in order. Raises BadInput where there are none."""
+    paths = sorted(path.parent for path in Path(folder).rglob("config.json"))
+    if not paths:
+        raise BadInput(f"{folder}: holds no run folders")
+    return paths
 
 
 def find_runs(folder):
     """All runs in a folder and below it, in order of their paths. Raises BadInput where there are none."""
-    paths = sorted(path.parent for path in Path(folder).rglob("config.json"))
-    if not paths:
-        raise BadInput(f"{folder}: holds no run folders")
-    return [Run(path) for path in paths]
+    return [Run(path) for path in run_paths(folder)]
+
+
+def is_held(path):
+    """Whether a live process holds a run folder; nothing is written."""
+    try:
+        descriptor = os.open(Path(path) / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def finished_runs(paths):

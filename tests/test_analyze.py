@@ -16,8 +16,9 @@ from data import ticks
 from data.analysis import drawing, regimes, series
 from data.analysis.axes import STYLE
 from data.analysis.evidence import Evidence, NotMeasurable
+from data.analysis.explanations import boundary_lines, convergence_bracket
 from data.analysis.figures import FIGURES
-from data.analysis.regimes import convergence_bracket, convergence_level, measure_regimes
+from data.analysis.regimes import convergence_level, measure_regimes
 from data.analysis.study import LENGTHS, Study, at_convergence, final
 from data.commandline import BadInput, lr_name
 from data.files import write_json
@@ -180,7 +181,7 @@ def test_without_an_accuracy_of_convergence_regime_1_ends_at_the_lowest_train_lo
     if last is None:
         assert found is None
         side = "larger" if loss[0] == 5 else "smaller"
-        with pytest.raises(BadInput, match=f"add some with {side} learning rates"):
+        with pytest.raises(BadInput, match=f"add {side} learning rates"):
             convergence_bracket(study, refined=False)
         return
     above = PLRS[PLRS.index(last) + 1]
@@ -310,7 +311,9 @@ def test_the_number_of_test_samples_is_told_by_accuracies(tmp_path):
 
 def test_a_boundary_that_the_grid_does_not_bracket_is_said_to_be_there(tmp_path):
     write_study(tmp_path, test=(0.5, 0.6, 0.4, 0.2, 0.12))
-    assert regimes.boundary_lines(Study(tmp_path))[-1] == "boundary 2|3: not bracketed by these runs"
+    assert boundary_lines(Study(tmp_path))[-1] == (
+        "boundary 2|3: not bracketed by these runs: the largest PLR, 1e0, is not at chance; add larger learning rates"
+    )
 
 
 # Runs that train until they converge
@@ -331,7 +334,8 @@ def test_runs_that_stop_at_a_loss_are_no_pre_trainings(study):
     after = Study(study)
     for study_now in (before, after):
         assert list(study_now.by_plr("pretrain", final("test_accuracy"))) == PLRS
-    assert measure_regimes(after) == measure_regimes(before)
+    refined = measure_regimes(before) | {"b12": {"last": 5e-3, "next": 1e-2}}
+    assert measure_regimes(after) == refined != measure_regimes(before)
     assert after.by_plr("converge", final("test_accuracy")) == {1e-3: [0.32], 5e-3: [0.34]}
     assert [len(after.of_stage(stage)) for stage in ("pretrain", "converge", "finetune", "swa")] == [5, 2, 10, 5]
     write_convergence(study, 6e-3, [10, 0.04], until_loss=0.06)
@@ -366,7 +370,7 @@ def test_the_bracket_of_convergence(study, monkeypatch, capsys, converged, refin
 
 def test_the_bracket_needs_a_learning_rate_above_it(study):
     write_convergence(study, 2.0, [10, 1, 0.04])
-    with pytest.raises(BadInput, match="no learning rate above 2, which converges, was tried"):
+    with pytest.raises(BadInput, match="the largest learning rate, 2e0, converges; add larger learning rates"):
         convergence_bracket(Study(study), refined=True)
     assert convergence_bracket(Study(study), refined=False) == (1e-3, 1e-2)
 
@@ -854,7 +858,10 @@ def test_figure_4_shows_feature_0_of_all_training_samples(tick_study):
     [
         (["geometry", "{few}"], "geometry: nothing to measure: {few}: holds fine-tuning at fewer than two FLRs; "),
         (["geometry", "{images}"], "geometry: nothing to measure: no pre-training has all its solutions here"),
-        (["sharpness", "{images}", "--level", "0.1"], "sharpness at 0.1: nothing to measure: no run kept weights"),
+        (
+            ["sharpness", "{images}", "--level", "0.1"],
+            "sharpness at train loss 0.1: nothing to measure: no run kept weights at train loss 0.1; --keep-loss of train.py and",
+        ),
         (["norms", "{measured}"], "norms: all 1 runs are measured"),
         (["bands", "{measured}"], "bands, reestimate: all 1 runs are measured"),
     ],

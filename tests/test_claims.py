@@ -729,7 +729,7 @@ def test_where_regime_2_was_not_fine_tuned_nothing_is_said_of_2a(tmp_path):
     for path in (tmp_path / "finetune").rglob("*.json"):
         path.unlink()
     for verdict in verdicts_of({"M1", "F3"}, tmp_path).values():
-        assert "b2AB is not bracketed" in verdict["missing"]
+        assert "2A|2B is not bracketed by these runs: fine-tuning at two or more FLRs" in verdict["missing"]
 
 
 def test_2a_does_not_reach_into_regime_3(tmp_path):
@@ -754,7 +754,10 @@ def test_a_verdict_that_depends_on_where_2a_ends_says_so(
     tmp_path, monkeypatch, capsys, claim, changes, key, verdict, said
 ):
     write_ideal(tmp_path, **changes)
-    command(monkeypatch, "claims", tmp_path, "--json", tmp_path / "claims.json")
+    command(monkeypatch, "claims", tmp_path)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{claim} ")]
+    assert line.startswith(f"{claim} holds: ") and line.endswith(said)
+    command(monkeypatch, "claims", tmp_path, "--verbose", "--json", tmp_path / "claims.json")
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{claim} ")]
     [entry] = [
         entry for entry in json.loads((tmp_path / "claims.json").read_text())["claims"] if entry["claim"] == claim
@@ -896,7 +899,7 @@ def remove(folder, pattern):
         (
             "finetune",
             {"M1", "F3", "F4", "F5", "G2", "G3", "Y2", "Y3", "Y4", "W2"},
-            "b2AB is not bracketed|FLRs is missing",
+            "2A.2B is not bracketed by these runs: fine-tuning at two or more FLRs is missing at PLR|FLRs is missing",
         ),
         ("swa", {"W1", "W2", "W3", "Y2"}, "SWA with two or more windows"),
         ("pretrain/geometry*", {"F1", "G1", "G2", "G3", "G4"}, "analyze.py geometry"),
@@ -935,9 +938,17 @@ def test_what_is_missing_is_named(tmp_path, missing, unjudged, reason):
             "norms of fine-tuned runs are not measured: analyze.py norms",
         ),
         (f"pretrain/{PLRS[7]}-*/norms.json", {"F7"}, "norms of training at the highest FLR are not measured"),
-        ("**/bands-reestimate.json", {"Z1", "Z2"}, "frequency bands are not measured: analyze.py bands"),
-        ("swa/*/bands-reestimate.json", {"Z1"}, "frequency bands are not measured: analyze.py bands"),
-        (f"pretrain/{PLRS[16]}-*/bands-reestimate.json", {"Z2"}, "runs are missing, for one at PLR 1"),
+        (
+            "**/bands-reestimate.json",
+            {"Z1", "Z2"},
+            "frequency bands are not measured after pre-training: analyze.py bands",
+        ),
+        ("swa/*/bands-reestimate.json", {"Z1"}, "frequency bands are not measured after SWA: analyze.py bands"),
+        (
+            f"pretrain/{PLRS[16]}-*/bands-reestimate.json",
+            {"Z2"},
+            "bands are not measured after pre-training, for one at PLR 1: analyze.py bands",
+        ),
         (f"pretrain/{PLRS[3]}-1/sharpness*", {"H1"}, None),
         ("pretrain/*/sharpness*", {"H1", "H2"}, "of fewer than five such settings: analyze.py sharpness"),
         # Two runs each of four.
@@ -977,7 +988,9 @@ def test_what_is_missing_of_practical_networks_is_named(tmp_path, missing, claim
 def test_geometry_that_is_missing_at_a_plr_is_named(tmp_path):
     write_image_ideal(tmp_path)
     remove(tmp_path, f"pretrain/{PLRS[16]}-*/geometry*")
-    assert verdict_of("G4", tmp_path)["missing"] == "runs are missing, for one at PLR 1"
+    assert (
+        verdict_of("G4", tmp_path)["missing"] == "geometry is not measured, for one at PLR 1: analyze.py geometry"
+    )
     assert verdict_of("G3", tmp_path)["verdict"] == "holds"
 
 
@@ -1075,11 +1088,13 @@ def test_runs_without_their_parent_tell_no_change(tmp_path):
 
 def test_every_claim_gets_one_line_and_json(tmp_path, monkeypatch, capsys):
     write_ideal(tmp_path / "runs", **finetuned(2, (0, 64.5)))
-    command(monkeypatch, "claims", tmp_path / "runs", "--json", tmp_path / "claims.json")
+    command(monkeypatch, "claims", tmp_path / "runs", "--verbose", "--json", tmp_path / "claims.json")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "boundary 1|2: between 0.00562 and 0.01 (in 100 % of 1000 resamples of runs)"
-    lines = lines[3:]
-    assert [line.split()[0] for line in lines] == [claim.name for claim in CLAIMS]
+    *lines, others = lines[3:]
+    about_ticks = [claim.name for claim in CLAIMS if "ticks" in claim.kinds]
+    assert [line.split()[0] for line in lines] == about_ticks
+    assert others == "about other networks than the synthetic study: R5 F7 G5 Z1 Z2 Z3 Z4 Z5 H1 H2"
     assert lines[0].startswith("M1 holds: best fine-tuned in 2A 72.5, best averaged in 2A 75, best elsewhere 69,")
     assert lines[0].endswith("(abstract, section 4, figures 2 and 15)")
     assert re.search(r", b2AB / b12 3\.164 \[1\.78, 5\.623\] \| criterion: ", lines[0])
@@ -1099,14 +1114,39 @@ def test_every_claim_gets_one_line_and_json(tmp_path, monkeypatch, capsys):
     assert {*first} == {"claim", "verdict", "measured", "decisions", "criterion", "source"}
 
 
+def test_a_claim_is_a_short_line_with_what_decides_it(tmp_path, monkeypatch, capsys):
+    write_ideal(tmp_path, **finetuned(2, (0, 64.5)))
+    remove(tmp_path, "two-stages")
+    command(monkeypatch, "claims", tmp_path)
+    header, *lines = capsys.readouterr().out.splitlines()[3:]
+    assert header == "accuracies in %, their differences in pp, angles in radians; estimate [95 % interval]"
+    lines = {line.split()[0]: line for line in lines}
+    assert (
+        lines["R3"] == "R3 holds: regime 3 is at chance; farthest from chance 0.07071 and 1 more"
+    )  # 0.1 / sqrt(2)
+    assert re.fullmatch(
+        r"F2 refuted: much larger FLRs jump; gain from the smallest PLR 1\.5 \[1\.\d+, 1\.\d+\]", lines["F2"]
+    )
+    missing = (
+        "F6 not measurable: two stages restore quality; no fine-tunings of runs of 2B that went on at a PLR of 2A"
+    )
+    assert lines["F6"] == missing
+    assert max(map(len, lines.values())) < 160
+
+
 def test_intervals_that_nothing_tells_have_null_ends(tmp_path, monkeypatch, capsys):
     write_ideal(tmp_path / "runs", seeds=1)
     command(monkeypatch, "claims", tmp_path / "runs", "--json", tmp_path / "claims.json")
+    text = capsys.readouterr().out
+    assert re.search(
+        r"\nM1 undecided: best solutions come from 2A; lead of 2A, fine-tuned \S+ \[\?\] and \d more", text
+    )
+    command(monkeypatch, "claims", tmp_path / "runs", "--verbose")
     text = capsys.readouterr().out
     written = {entry["claim"]: entry for entry in json.loads((tmp_path / "claims.json").read_text())["claims"]}
     lead = written["M1"]["measured"]["averaged"]
     assert lead == {"estimate": pytest.approx(8), "lower": None, "upper": None}
     assert "\nM1 undecided: " in text and ", averaged 8 [?] (undecided), " in text
-    command(monkeypatch, "claims", tmp_path / "runs", "--run-std", 0.05)
+    command(monkeypatch, "claims", tmp_path / "runs", "--verbose", "--run-std", 0.05)
     half = stats.norm.ppf(1 - 0.025 / 6) * 0.05 * np.sqrt(2)  # of six averages in 2A
     assert f", averaged 8 [{8 - half:.4g}, {8 + half:.4g}], of the better" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from data.analysis import drawing, drawing_other, series
 from data.analysis.axes import STYLE
 from data.analysis.figures import FIGURES, figure_numbers, fitting_figures, refuse_unfit_figures
 from data.analysis.study import Study
-from data.commandline import BadInput, Refused
+from data.commandline import BadInput, Progress, Refused
 from data.files import write_json
 from data.images import load_image_set, save_image_set
 from data.runs import Run, bands_name, geometry_name, hold, low_ends_name, sharpness_name
@@ -463,8 +464,33 @@ def test_every_level_is_checked_before_one_is_measured(study, monkeypatch):
 def test_a_level_that_no_run_kept_weights_at_is_skipped(study, monkeypatch, capsys):
     command(monkeypatch, "sharpness", study, "--level", 7, LEVEL, "--images", 64, "--probes", 2)
     line = "nothing to measure: no run kept weights at train loss 7; --keep-loss of train.py and finetune.py does"
-    assert f"sharpness at 7: {line}\n" in capsys.readouterr().out
+    assert f"sharpness at train loss 7: {line}\n" in capsys.readouterr().out
     assert {path.name for path in study.rglob("sharpness-*.json")} == {"sharpness-loss-3e0.json"}
+
+
+def test_sharpness_along_training_is_that_of_kept_epochs_and_of_the_end(study, monkeypatch, capsys):
+    run, options = study / f"pretrain/plr{PLRS[0]}", ["--images", 64, "--probes", 2, "--level", LEVEL]
+    shutil.copy(run / "loss-3e0.pt", run / "step-1.pt")
+    monkeypatch.setattr(Progress, "seconds_between_lines", 0)
+    command(monkeypatch, "sharpness", study, "--step", 1, 7, "--end", *options)
+    out, measured = capsys.readouterr().out, Run(run).measurement
+    assert measured("sharpness-step-1") == measured(sharpness_name(LEVEL)) | {"solution": "step-1"}
+    assert measured("sharpness-checkpoint")["step"] == [load(run / "checkpoint.pt")["step"]]
+    assert not list(study.rglob("sharpness-step-7*")) and len(list(study.rglob("sharpness-step-1*"))) == 1
+    assert {path.parent.name for path in study.rglob("sharpness-checkpoint*")} == {
+        path.name for stage in ("pretrain", "finetune") for path in (study / stage).iterdir()
+    }
+    assert (
+        "sharpness at epoch 7: nothing to measure: no run kept weights at epoch 7; --keep of train.py does" in out
+    )
+    # One pass for the gradient, a product for each step of Lanczos and the residual, and two probes.
+    passes = re.findall(rf"sharpness at epoch 1: run 0/1, plr{PLRS[0]}, pass (\d+) over 64 images", out)
+    assert [int(number) for number in passes] == list(range(1, len(passes) + 1)) and len(passes) > 10
+
+
+def test_sharpness_needs_to_know_of_what(study, monkeypatch):
+    with pytest.raises(BadInput, match="--level LOSS..., --step EPOCH... or --end"):
+        command(monkeypatch, "sharpness", study)
 
 
 def test_filter_norms_need_no_gpu_of_runs_at_a_precision_of_gpus(study, monkeypatch):

@@ -38,6 +38,8 @@ class Pretrained(NamedTuple):
     part_of_loss: float  # the same, relative to the initial one
     late_accuracy: float  # test accuracy
     accuracy: float  # test accuracy at the end
+    unfinished: bool = False  # whether its train loss still falls where it has not converged
+    compared: bool = True  # whether its accuracy is compared with those of fine-tunings
 
 
 class Finetuned(NamedTuple):
@@ -75,10 +77,20 @@ class RunNumbers:
         otherwise every PLR has units of its own, and they are drawn for each by itself.
     by_accuracy: whether `converged` tells if runs have converged, or else the lowest train loss.
     diverges: whether there is a regime 3.
+    trained_longer: {learning rate: whether runs that train until they converge do} of any learning rates.
     """
 
     def __init__(
-        self, pretrained, finetuned, *, classes, test_samples=None, shared=False, by_accuracy=True, diverges=True
+        self,
+        pretrained,
+        finetuned,
+        *,
+        classes,
+        test_samples=None,
+        shared=False,
+        by_accuracy=True,
+        diverges=True,
+        trained_longer=None,
     ):
         self.plrs = sorted({run.plr for run in pretrained})
         flrs = self.flrs = sorted({run.flr for run in finetuned})
@@ -86,6 +98,8 @@ class RunNumbers:
         self.chance, self.test_samples = 1 / classes, test_samples
         self.shared, self.by_accuracy, self.diverges = shared, by_accuracy, diverges
         self.tolerance = max(SAME_ACCURACY, std_of_a_run(finetuned)) + ROUNDING
+        self._trained_longer = trained_longer or {}
+        self.converges_up_to = max((lr for lr, converges in self._trained_longer.items() if converges), default=0)
 
         of_plr = {plr: set() for plr in self.plrs}
         for run in [*pretrained, *finetuned]:
@@ -100,19 +114,30 @@ class RunNumbers:
 
         index = {unit: number for number, unit in enumerate(units)}
         plr_index, flr_index = ({lr: number for number, lr in enumerate(lrs)} for lrs in (self.plrs, flrs))
-        cells = [(index[stratum[run.plr], run.unit], plr_index[run.plr]) for run in pretrained]
-        shape = (self.units, len(self.plrs))
-        self._totals = {
-            name: totals(shape, cells, [getattr(run, name) for run in pretrained])
-            for name in Pretrained._fields
-            if name not in ("plr", "unit")
-        }
+        shape, self._totals = (self.units, len(self.plrs)), {}
+        for name in Pretrained._fields:
+            if name not in ("plr", "unit", "compared"):
+                runs = [run for run in pretrained if run.compared or name != "accuracy"]
+                cells = [(index[stratum[run.plr], run.unit], plr_index[run.plr]) for run in runs]
+                self._totals[name] = totals(shape, cells, [getattr(run, name) for run in runs])
         cells = [(index[stratum[run.plr], run.unit], plr_index[run.plr], flr_index[run.flr]) for run in finetuned]
         self._totals["finetuned"] = totals((*shape, len(flrs)), cells, [run.accuracy for run in finetuned])
 
     def of(self, name, samples):
         """The Totals of samples: of a field of Pretrained, [samples, P], or of `finetuned`, [samples, P, F]."""
         return Totals(*(np.tensordot(samples, of_units, axes=1) for of_units in self._totals[name]))
+
+    def place(self, name, index):
+        """(last, next): the learning rates that a boundary lies between, if that is after the PLR of this index.
+
+        They are two neighbours of the grid; those of b12 are narrowed by what trained longer between them.
+        """
+        last, following = self.plrs[index : index + 2]
+        if name == "b12":
+            between = [lr for lr in self._trained_longer if last < lr < following]
+            last = max([last, *(lr for lr in between if self._trained_longer[lr])])
+            following = min([following, *(lr for lr in between if lr > last)])
+        return last, following
 
     def whole(self):
         """The one sample that holds every unit once."""
@@ -155,51 +180,68 @@ def std_of_a_run(finetuned):
 def measure(numbers):
     """{"b12", "b2AB", "b23"}: the boundaries, see last_plrs(), each between two neighbours of the PLR grid.
 
-    `last` is the last PLR below it and `next` the first above it. Where there are repeats, `shares` has the part of the
-    resamples in which it lies above a PLR, for every PLR that comes out, and `range` reaches from the lowest `last` to
-    the highest `next` of what at least a tenth of them gives. What is missing in `shares` did not bracket the boundary.
+    `last` is the last PLR below it and `next` the first above it; those of b12 are learning rates between them where runs
+    that train until they converge tell more. Where there are repeats, `shares` has the part of the resamples in which it
+    lies above `last`, for every one that comes out, and `range` reaches from the lowest `last` to the highest `next` of
+    what at least a tenth of them gives. What is missing in `shares` did not bracket the boundary.
     None for a boundary that the runs themselves do not bracket.
     """
     samples, resampled = numbers.resamples(), {}
     if samples is not None:
         resampled = last_plrs(numbers, samples)
     return {
-        name: boundary(numbers.plrs, int(found), resampled.get(name))
+        name: boundary(numbers, name, int(found), resampled.get(name))
         for name, [found] in last_plrs(numbers, numbers.whole()).items()
     }
 
 
-def boundary(plrs, last, resampled):
+def boundary(numbers, name, last, resampled):
     if last < 0:
         return None
-    place = {"last": plrs[last], "next": plrs[last + 1]}
+    place = dict(zip(("last", "next"), numbers.place(name, last)))
     if resampled is None:
         return place
     shares = {index: float(np.mean(resampled == index)) for index in np.unique(resampled).tolist() if index >= 0}
     likely = [last, *(index for index, share in shares.items() if share >= LIKELY)]
-    place["shares"] = {plrs[index]: share for index, share in shares.items()}
-    return place | {"range": [plrs[min(likely)], plrs[max(likely) + 1]]}
+    place["shares"] = {numbers.place(name, index)[0]: share for index, share in shares.items()}
+    return place | {"range": [numbers.place(name, min(likely))[0], numbers.place(name, max(likely))[1]]}
 
 
 def last_plrs(numbers, samples):
     """{"b12", "b2AB", "b23"}: the index of the last PLR below a boundary, int [samples]; -1 where it is not bracketed.
 
-    b12: the largest PLR that converges, see converging(). (Smaller PLRs that are not there yet are slow, not noisy.)
+    b12: the largest PLR that converges, see converging(), or converges where it is trained longer. (Smaller PLRs that are
+        not there yet are slow, not noisy.)
     b23: the one before the smallest PLR from which on every PLR is at chance, see at_chance(); -1 of networks that do
         not diverge, whose regime 2 has no end.
     b2AB: the last PLR of 2A, see subregime_2a(). It is not bracketed either where none is, or where the next one belongs
         to regime 2 and was fine-tuned at fewer than two FLRs.
+    b12 and b23 are not bracketed either where training at the next PLR is not finished, see unfinished().
     """
-    b12 = last_before_another(converging(numbers, samples))
+    b12 = last_before_another(converging(numbers, samples) | (np.array(numbers.plrs) <= numbers.converges_up_to))
+    b12[is_open(numbers, samples, "b12", b12)] = -1
     b23 = np.full_like(b12, -1)
     if numbers.diverges:
         b23 = last_before_another(~at_chance(numbers, samples))
+        b23[is_open(numbers, samples, "b23", b23)] = -1
     inside, measured = subregime_2a(numbers, samples, b12, b23)
     b2ab = last_before_another(inside)
     above = np.arange(len(numbers.plrs)) == b2ab[:, None] + 1
     beyond = ~regime_2(numbers, b12, b23)
     b2ab[~(above & (measured | beyond)).any(axis=1)] = -1
     return {"b12": b12, "b2AB": b2ab, "b23": b23}
+
+
+def is_open(numbers, samples, name, last):
+    """Whether a PLR next to the last one below a boundary, which tells that it lies below, is unfinished, [samples]."""
+    ended_by_grid = [numbers.place(name, index)[1] == plr for index, plr in enumerate(numbers.plrs[1:])]
+    tells = unfinished(numbers, samples) & np.array([False, *ended_by_grid])
+    return (last >= 0) & tells[np.arange(len(last)), last + 1]
+
+
+def unfinished(numbers, samples):
+    """Whether at least half of the runs of a PLR are not finished, [samples, P]: their train loss still falls."""
+    return numbers.of("unfinished", samples).mean() >= 0.5
 
 
 def last_before_another(flags):
@@ -299,16 +341,19 @@ def width_of_2a(numbers):
     The ends, of 95 % of the resamples, allow for the boundaries to lie anywhere between two PLRs. Where a resample does
     not bracket both, the ratio may be anything; without repeats it may, too. The estimate is NaN where it is not known.
     """
-    samples, plrs = numbers.resamples(), np.array([0, *numbers.plrs, np.inf])
+    samples, last = numbers.resamples(), len(numbers.plrs) - 1
+    below, above = (
+        {name: np.array([numbers.place(name, index)[end] for index in range(last)]) for name in ("b12", "b2AB")}
+        for end in (0, 1)
+    )
 
     def ratios(of_samples):
         places = last_plrs(numbers, of_samples)
-        b12, b2ab = (1 + np.where(places[name] < 0, np.nan, places[name]) for name in ("b12", "b2AB"))
-        known = ~np.isnan(b12 + b2ab)
-        b12, b2ab = (np.where(known, place, 0).astype(int) for place in (b12, b2ab))
-        lowest = np.where(known, plrs[b2ab] / plrs[b12 + 1], 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            highest = np.where(known, plrs[b2ab + 1] / plrs[b12], np.inf)
+        b12, b2ab = places["b12"], places["b2AB"]
+        known = (b12 >= 0) & (b2ab >= 0)
+        lowest, highest = np.zeros(len(known)), np.full(len(known), np.inf)
+        lowest[known] = below["b2AB"][b2ab[known]] / above["b12"][b12[known]]
+        highest[known] = above["b2AB"][b2ab[known]] / below["b12"][b12[known]]
         return lowest, highest
 
     [lowest], [highest] = ratios(numbers.whole())

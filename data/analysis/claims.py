@@ -1,6 +1,7 @@
 """The claims of the paper as criteria that the runs of one experiment are held against.
 
     for verdict in judge(study): print(verdict_line(verdict))
+    print(*summary(study, verdicts), sep="\n")      a line per claim that is about such networks
 
 Every claim stands beside its criterion and its source in one of the claims_*.py, in the order of the imports below and
 of the definitions there.
@@ -9,7 +10,7 @@ of the definitions there.
 import numpy as np
 
 from data.analysis import claims_accuracy, claims_solutions  # noqa: F401 (they declare the claims)
-from data.analysis.evidence import CLAIMS, Evidence, NotMeasurable
+from data.analysis.evidence import CLAIMS, KINDS, Evidence, NotMeasurable
 from data.analysis.intervals import HOLDS, Interval, all_of
 
 NOT_MEASURABLE = "not measurable"
@@ -70,17 +71,53 @@ def plain(value):
     return value
 
 
+def summary(study, verdicts, verbose=False):
+    """What judge() found, as lines: one for every claim about such networks, and one that names the claims about others.
+
+    A line has the claim in short and what decides it; verbose: all that was measured, and the criterion.
+    """
+    lines, others = [], []
+    for claim, verdict in zip(CLAIMS, verdicts):
+        if study.network["kind"] not in claim.kinds:
+            others.append(claim.name)
+        else:
+            lines.append(verdict_line(verdict) if verbose else short_line(claim, verdict))
+    if not verbose:
+        lines.insert(0, "accuracies in %, their differences in pp, angles in radians; estimate [95 % interval]")
+    return lines + (
+        [f"about other networks than {KINDS[study.network['kind']]}: {' '.join(others)}"] if others else []
+    )
+
+
+def short_line(claim, verdict):
+    """One line: claim, verdict, the claim in short, and what is missing or the first part that decides."""
+    found = verdict.get("missing")
+    if not found:
+        decisive = [name for name, decision in verdict["decisions"].items() if decision == verdict["verdict"]]
+        name = decisive[0]
+        found = f"{name} {text(verdict['measured'][name])}" + (
+            f" and {len(decisive) - 1} more" if decisive[1:] else ""
+        )
+    return f"{claim.name} {verdict['verdict']}: {claim.short}; {found}{if_2a_ended_elsewhere(verdict)}"
+
+
 def verdict_line(verdict):
     """One line: claim, verdict, what was measured (or is missing), and the criterion with its source."""
     numbers = []
     for name, value in verdict["measured"].items():
         decision = verdict["decisions"].get(name, HOLDS)
         numbers.append(f"{name} {text(value)}" + (f" ({decision})" if decision != HOLDS else ""))
-    found = verdict.get("missing") or ", ".join(numbers)
-    for name, what in (("if_2A_ended_earlier", "earlier"), ("if_2A_ended_later", "later")):
-        if name in verdict:
-            found += f"; {verdict[name]} if 2A ended one PLR {what}"
+    found = (verdict.get("missing") or ", ".join(numbers)) + if_2a_ended_elsewhere(verdict)
     return f"{verdict['claim']} {verdict['verdict']}: {found} | criterion: {verdict['criterion']} ({verdict['source']})"
+
+
+def if_2a_ended_elsewhere(verdict):
+    """What to say of verdicts that change where 2A ends a PLR earlier or later."""
+    return "".join(
+        f"; {verdict[name]} if 2A ended one PLR {what}"
+        for name, what in (("if_2A_ended_earlier", "earlier"), ("if_2A_ended_later", "later"))
+        if name in verdict
+    )
 
 
 def text(value):

@@ -7,6 +7,7 @@ import numpy as np
 
 from data.analysis import boundaries
 from data.analysis.evidence import (
+    ON_IMAGES,
     NotMeasurable,
     Part,
     above,
@@ -81,10 +82,10 @@ def best_solutions_come_from_2a(e):
 def regime_1_converges(e):
     e.need_convergence()
     plrs, first = e.regime("1"), converging_plrs(e.study)[0]
-    accuracy = e.accuracy("pretrain", e.of_converged(final("test_accuracy")))
+    accuracy = e.accuracy("pretrain", e.of_converged(final("test_accuracy")), every_seed=True)
     of_converged = [plr for plr in plrs if plr in accuracy]
-    shares = e.percent("pretrain", lambda run, index: converges(e.study, run, index))
-    variances = e.values("pretrain", e.of_converged(late_variance)).at(of_converged)
+    shares = e.percent("pretrain", lambda run, index: converges(e.study, run, index), every_seed=True)
+    variances = e.values("pretrain", e.of_converged(late_variance), every_seed=True).at(of_converged)
     return [
         told("converges from PLR", first),
         each(
@@ -119,7 +120,9 @@ def root(found):
 )
 def regime_2_stays_noisy(e):
     plrs = e.regime("2")
-    variances, kept = e.values("pretrain", late_variance), e.values("pretrain", part_of_loss_that_stays)
+    variances, kept = (
+        e.values("pretrain", value, every_seed=True) for value in (late_variance, part_of_loss_that_stays)
+    )
     return [
         trend("rank correlation", plrs, e.late_accuracy.means(plrs), FALLING),
         root(each("smallest std", at_least(2**2), [[(1, sample)] for sample in variances.at(plrs)])),
@@ -145,9 +148,12 @@ def part_of_loss_that_stays(run, index):
 def regime_3_is_at_chance(e):
     plrs = e.regime("3")
     farthest = max(abs(e.late_accuracy.means(plrs) - e.chance))
-    kept = e.values("pretrain", lambda run, index: late_part_of_initial_loss(run.metrics, index)).means(plrs)
+    of_initial = e.values(
+        "pretrain", lambda run, index: late_part_of_initial_loss(run.metrics, index), every_seed=True
+    )
+    kept, margin = of_initial.means(plrs), e.chance_margin(e.late_accuracy.at(plrs))
     return [
-        fact("farthest from chance", farthest <= e.chance_margin(plrs) + boundaries.ROUNDING, float(farthest)),
+        fact("farthest from chance", farthest <= margin + boundaries.ROUNDING, float(farthest)),
         fact("smallest loss / initial loss", min(kept) >= boundaries.CHANCE_LOSS, float(min(kept))),
     ]
 
@@ -158,6 +164,7 @@ def regime_3_is_at_chance(e):
     "from the fastest learning rate up to 1|2 the logarithm of epochs to convergence rises, in its upper half more "
     "steeply than in its lower, to three times the fewest epochs or more; accuracy at convergence grows with the rate "
     "(ranks, by permutation), and all of it is below the best fine-tuned from 2A; refuted where one of these is not so",
+    kinds=ON_IMAGES,
 )
 def convergence_slows_down(e):
     def log_of_epochs(run, index):
@@ -353,6 +360,7 @@ def two_stages_restore_quality(e):
     "the largest PLR of regime 3 spreads filter norms from less than 1 decade over at least 3, and after the lowest FLR "
     "they spread over at least twice the decades as after the highest and as after training from scratch at it; refuted "
     "where one of these is not so",
+    kinds=ON_IMAGES,
 )
 def norms_spread_in_regime_3(e):
     plr, low, high = e.regime("3")[-1], e.flrs[0], e.flrs[-1]
@@ -365,6 +373,8 @@ def norms_spread_in_regime_3(e):
             return found and decades(found)
 
         found = e.sampled({plr: e.study.at(e.with_group(value), lrs)}).get(plr)
+        if found is None and not e.study.at(lambda run, index: True, lrs):
+            raise NotMeasurable(f"there are no runs of {what}: train.py and finetune.py make them")
         if found is None:
             raise NotMeasurable(f"filter norms of {what} are not measured: analyze.py norms")
         return found
@@ -437,9 +447,10 @@ def averaging_helps_in_2a(e):
 def averaging_fails_in_2b(e):
     beyond, plrs, windows = e.regime("3"), e.regime("2A")[-1:] + e.regime("2B"), e.windows
     largest, next_smaller = (e.averaged[window].at(plrs) for window in (windows[-1], windows[-2]))
-    chance = [[(1, sample)] for sample in samples(e.averaged.values(), beyond)]
+    averaged = samples(e.averaged.values(), beyond)
+    chance = [[(1, sample)] for sample in averaged]
     return [
         trend("rank correlation", plrs, [sample.mean for sample in largest], FALLING),
         part("gain of the largest K at its end", below(1), (1, largest[-1]), (-1, next_smaller[-1])),
-        each("regime 3: accuracy farthest from chance", within(e.chance_margin(beyond), of=e.chance), chance),
+        each("regime 3: accuracy farthest from chance", within(e.chance_margin(averaged), of=e.chance), chance),
     ]

@@ -265,10 +265,8 @@ def accuracy_peaks_in_2a(e):
 
 def band_accuracy(e, normalisation, band, stage, *later_lrs):
     """Accuracies (Values, percent) on a band by a normalisation, after a stage."""
-    values = e.percent(stage, of_measurement(bands_name(normalisation), "accuracy", band), *later_lrs)
-    if not values:
-        raise NotMeasurable("accuracies on frequency bands are not measured: analyze.py bands")
-    return values
+    value = of_measurement(bands_name(normalisation), "accuracy", band)
+    return e.measured("accuracies on frequency bands", "analyze.py bands", stage, value, *later_lrs)
 
 
 ALL_BANDS = ("background", "low", "mid", "high")
@@ -417,7 +415,10 @@ def solutions_at_equal_loss(e, pretrained):
     They are settings of pre-training in regime 1, or else of fine-tuning from regime 2. Runs of one setting are no points
     of their own, as trends and correlations take points for independent.
     """
+    e.regime("1")  # raises where it is unknown which solutions these are
     levels = sorted({level for run in e.study.runs for level in run.settings["keep_loss"]})
+    if not levels:
+        raise NotMeasurable("no run kept weights where its train loss crossed a level: --keep-loss")
     for level in levels:
         points = sharpness_points(e.study, e.regimes, level)
         settings = {}

@@ -1,8 +1,12 @@
-"""The commands of analyze.py that read metrics and measurements alone: claims, boundary, figures, curves, draw."""
+"""The commands of analyze.py that read metrics and measurements alone: runs, claims, boundary, figures, curves, draw."""
 
+import sys
 from pathlib import Path
 
-from data.analysis.claims import judge, verdict_line
+from data.analysis import runs_table
+from data.analysis.choosing import add_choice_arguments, choice_by_folder
+from data.analysis.claims import judge, summary
+from data.analysis.explanations import boundary_lines, convergence_bracket, convergence_lines
 from data.analysis.figures import (
     FIGURES,
     draw_figure,
@@ -11,7 +15,7 @@ from data.analysis.figures import (
     learning_curve_numbers,
     refuse_unfit_figures,
 )
-from data.analysis.regimes import boundary_lines, convergence_bracket, measure_regimes
+from data.analysis.regimes import measure_regimes
 from data.analysis.study import Study
 from data.commandline import BadInput, lr_name, positive_float
 from data.files import write_json
@@ -20,14 +24,30 @@ from data.images import TEST, reported_split
 
 def add_reading_commands(commands):
     """Add them to the subparsers of analyze.py, each with its function of the arguments as `run`."""
+    runs = commands.add_parser(
+        "runs", help="list the runs in a folder, whatever they are, and what is missing or odd"
+    )
+    runs.set_defaults(run=runs_command)
+    runs.add_argument("folder", help="folder of run folders")
+    add_choice_arguments(runs)
+    runs.add_argument("--json", type=Path, metavar="FILE", help="write the table to a file, too")
+    runs.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the table to a file of comma-separated values, too"
+    )
+
     claims = commands.add_parser("claims", help="hold the claims of the paper against the runs of one experiment")
     claims.set_defaults(run=claims_command)
-    claims.add_argument("folder", help="folder of the run folders of one experiment")
+    add_folder_arguments(claims)
     claims.add_argument(
         "--run-std",
         type=positive_float,
         metavar="PP",
         help="standard deviation of a run's test accuracy in pp, where it is known; by default that of the runs' repeats",
+    )
+    claims.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print all that was measured, and the criteria, which --json has anyway",
     )
     claims.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts to a file, too")
 
@@ -35,7 +55,7 @@ def add_reading_commands(commands):
         "boundary", help="print the largest learning rate that converges and the next one above it"
     )
     bracket.set_defaults(run=boundary_command)
-    bracket.add_argument("folder", help="folder of the run folders of one experiment")
+    add_folder_arguments(bracket)
     bracket.add_argument(
         "--refined",
         action="store_true",
@@ -49,6 +69,7 @@ def add_reading_commands(commands):
     figures.add_argument(
         "folder", nargs="+", help="folders of the run folders of one experiment each; several are compared"
     )
+    add_choice_arguments(figures)
     figures.add_argument("--out", type=Path, required=True, help="folder for figureNN.pdf, .png and .json")
     figures.add_argument(
         "--only",
@@ -60,7 +81,7 @@ def add_reading_commands(commands):
 
     curves = commands.add_parser("curves", help="draw learning curves of all stages of one experiment, by PLR")
     curves.set_defaults(run=curves_command)
-    curves.add_argument("folder", help="folder of the run folders of one experiment")
+    add_folder_arguments(curves)
     curves.add_argument("--out", type=Path, required=True, help="folder for curves.pdf, .png and .json")
 
     draw = commands.add_parser("draw", help="draw figures again from their JSON")
@@ -68,57 +89,81 @@ def add_reading_commands(commands):
     draw.add_argument("figures", type=Path, nargs="+", metavar="figureNN.json", help="files that `figures` wrote")
 
 
+def add_folder_arguments(parser):
+    parser.add_argument("folder", help="folder of the run folders of one experiment")
+    add_choice_arguments(parser)
+
+
+def study_of(args):
+    """The Study of a command's folder and choice; what is skipped is printed."""
+    study = Study(args.folder, args.only_runs, args.exclude)
+    say(study)
+    return study
+
+
+def say(study, file=None):
+    """Print what a study skips."""
+    for line in study.lines():
+        print(line, file=file)
+
+
+def runs_command(args):
+    rows = runs_table.table(args.folder, args.only_runs, args.exclude)
+    print(*runs_table.text_lines(rows), sep="\n")
+    if args.json:
+        write_json(args.json, {"folder": str(args.folder), "runs": rows})
+    if args.csv:
+        runs_table.write_csv(args.csv, rows)
+
+
 def claims_command(args):
-    study = Study(args.folder)
-    report_incomplete(study)
+    study = study_of(args)
     regimes, verdicts = measure_regimes(study), judge(study, args.run_std)
-    print(*boundary_lines(study), sep="\n")
     if reported_split(study.settings) != TEST:
         print(f"what is called test accuracy is {reported_split(study.settings)} accuracy in these runs")
-    for verdict in verdicts:
-        print(verdict_line(verdict))
+    print(*boundary_lines(study), *summary(study, verdicts, args.verbose), sep="\n")
     if args.json:
         write_json(args.json, {"experiment": study.settings, "regimes": regimes, "claims": verdicts})
 
 
 def boundary_command(args):
-    print(*map(lr_name, convergence_bracket(Study(args.folder), args.refined)))
+    """Scripts read the two numbers from the standard output, so all else goes to the standard error."""
+    study = Study(args.folder, args.only_runs, args.exclude)
+    say(study, sys.stderr)
+    print(*convergence_lines(study), sep="\n", file=sys.stderr)
+    print(*map(lr_name, convergence_bracket(study, args.refined)))
 
 
 def figures_command(args):
-    studies = [Study(folder) for folder in args.folder]
+    studies = [Study(*choice) for choice in choice_by_folder(args.folder, args.only_runs, args.exclude)]
     for study in studies:
-        report_incomplete(study)
-    wanted = args.only or fitting_figures(studies)
-    if args.only:
-        refuse_unfit_figures(args.only, studies)
+        say(study)
+    wanted, skipped = args.only or fitting_figures(studies), []
     args.out.mkdir(parents=True, exist_ok=True)
     for study in studies:
         print(*(f"{study.folder}: {line}" for line in boundary_lines(study)), sep="\n")
     for number in wanted:
         try:
+            if args.only:
+                refuse_unfit_figures([number], studies)
             numbers = figure_numbers(number, studies)
         except BadInput as error:
-            if args.only:
-                raise
-            print(f"figure {number} is skipped: {error}")
+            if not args.only:
+                print(f"figure {number} is skipped: {error}")
+            skipped.append(f"figure {number}: {error}")
             continue
         path = args.out / f"figure{number:02d}.json"
         write_json(path, numbers)
         draw_figure(path)
+    if args.only and skipped:
+        raise BadInput(f"--only: {len(skipped)} of {len(wanted)} figures are not drawn: {'; '.join(skipped)}")
 
 
 def curves_command(args):
-    study = Study(args.folder)
-    report_incomplete(study)
+    study = study_of(args)
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / "curves.json", learning_curve_numbers(study))
     draw_figure(args.out / "curves.json")
-
-
-def report_incomplete(study):
-    if study.incomplete:
-        print(f"{study.folder}: {study.incomplete} runs are not complete and are skipped")
 
 
 def draw_command(args):

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.analysis import boundaries, intervals
+from data.analysis.explanations import TITLES, why_open
 from data.analysis.intervals import (
     FACTS,
     REFUTED,
@@ -40,8 +41,9 @@ from data.analysis.intervals import (
     run_std,
     some,
 )
+from data.analysis.pairing import title
 from data.analysis.regimes import converges, measure_regimes, meet_2a, run_numbers
-from data.analysis.study import features_of, final, geometry_of, late_mean, of_average
+from data.analysis.study import GEOMETRY_WINDOW, features_of, final, geometry_of, late_mean, of_average
 
 KINDS = {
     "ticks": "the synthetic study",
@@ -49,6 +51,10 @@ KINDS = {
     "convolutional": "practical convolutional networks",
     "transformer": "transformers",
 }
+ON_IMAGES = [kind for kind in KINDS if kind != "ticks"]
+
+
+SCRIPTS = {"pretrain": "train.py", "converge": "scripts/boundary.sh", "finetune": "finetune.py", "swa": "swa.py"}
 
 
 class NotMeasurable(Exception):
@@ -157,14 +163,22 @@ def sample_mean(sample):
 
 
 class Values(dict):
-    """{PLR: Sample of the runs}."""
+    """{PLR: Sample of the runs}. lacking: what to say of PLRs without any, and fix: the command that makes it."""
+
+    lacking, fix = "runs are missing", None
 
     def at(self, plrs):
         """The Samples at these PLRs. Raises NotMeasurable where there are no runs."""
         missing = [plr for plr in plrs if plr not in self]
         if missing:
-            raise NotMeasurable(f"runs are missing, for one at PLR {missing[0]:.3g}")
+            fix = f": {self.fix}" if self.fix else ""
+            raise NotMeasurable(f"{self.lacking}, for one at PLR {missing[0]:.3g}{fix}")
         return [self[plr] for plr in plrs]
+
+    def told_as(self, lacking, fix):
+        """The same, with what to say of PLRs that are missing."""
+        self.lacking, self.fix = lacking, fix
+        return self
 
     def means(self, plrs):
         """Means over runs at these PLRs. Raises NotMeasurable where there are no runs."""
@@ -184,7 +198,7 @@ class Evidence:
         self.numbers = run_numbers(study)
         self.chance = 100 / study.settings["classes"]
         self.pretrained = self.accuracy("pretrain", final("test_accuracy"))
-        self.late_accuracy = self.accuracy("pretrain", late_mean("test_accuracy"))
+        self.late_accuracy = self.accuracy("pretrain", late_mean("test_accuracy"), every_seed=True)
         self.plrs = list(self.pretrained)
         self.finetuned = {flr: self.accuracy("finetune", final("test_accuracy"), flr) for flr in study.flrs()}
         self.averaged = {window: self.accuracy("swa", of_average(window)) for window in study.windows()}
@@ -201,9 +215,10 @@ class Evidence:
 
     # ------------------------------------------------------------------------------------------------- values of runs
 
-    def values(self, stage, value, *later_lrs, scale=1, std=None):
+    def values(self, stage, value, *later_lrs, scale=1, std=None, every_seed=False):
         """Values as Study.by_plr() gives, times `scale`, but for those that are not finite, of members that diverged."""
-        return self.sampled(self.study.by_plr(stage, self.with_group(value), *later_lrs), scale, std)
+        by_plr = self.study.by_plr(stage, self.with_group(value), *later_lrs, every_seed=every_seed)
+        return self.sampled(by_plr, scale, std).told_as(f"{title(stage, *later_lrs)} is missing", SCRIPTS[stage])
 
     def with_group(self, value):
         """A function (run, member index) -> (group, value), None where the value is."""
@@ -236,13 +251,22 @@ class Evidence:
         """The last PLRs below these boundaries, as far as they are bracketed."""
         return [self.regimes[name]["last"] for name in names if self.regimes[name]]
 
-    def accuracy(self, stage, value, *later_lrs):
+    def accuracy(self, stage, value, *later_lrs, every_seed=False):
         """Test accuracies, whose std may be given."""
-        return self.values(stage, value, *later_lrs, scale=100, std=self.std)
+        return self.values(stage, value, *later_lrs, scale=100, std=self.std, every_seed=every_seed)
 
-    def percent(self, stage, value, *later_lrs):
+    def percent(self, stage, value, *later_lrs, every_seed=False):
         """Other fractions."""
-        return self.values(stage, value, *later_lrs, scale=100)
+        return self.values(stage, value, *later_lrs, scale=100, every_seed=every_seed)
+
+    def measured(self, what, command, stage, value, *later_lrs):
+        """Other fractions of a stage, as a command of analyze.py measures them. Raises NotMeasurable where there are none."""
+        values = self.percent(stage, value, *later_lrs)
+        if not values:
+            if not self.study.by_plr(stage, lambda run, index: True, *later_lrs):
+                raise NotMeasurable(f"{title(stage, *later_lrs)} is missing: {SCRIPTS[stage]}")
+            raise NotMeasurable(f"{what} are not measured after {title(stage, *later_lrs)}: {command}")
+        return values.told_as(f"{what} are not measured after {title(stage, *later_lrs)}", command)
 
     def change(self, stage, value, *later_lrs, converged=False):
         """Changes of test accuracy (value: a function of a run that continues one) since the end of pre-training.
@@ -296,7 +320,7 @@ class Evidence:
         }[name]
         for end in (low, high):
             if end and not self.regimes[end]:
-                raise NotMeasurable(f"regime {name}: its boundary {end} is not bracketed by these runs")
+                raise NotMeasurable(f"regime {name}: its boundary {TITLES[end]} is {why_open(self.study, end)}")
         first = self.regimes[low]["next"] if low else 0
         last = self.regimes[high]["last"] if high else np.inf
         found = [plr for plr in self.plrs if first <= plr <= last]
@@ -355,9 +379,9 @@ class Evidence:
     def elsewhere(self, plrs):
         return [plr for plr in self.plrs if plr not in plrs]
 
-    def chance_margin(self, plrs):
-        """How far from chance, in pp, the mean of runs at these PLRs still counts as at chance, see intervals.py."""
-        runs = min(len(sample.values) for sample in self.late_accuracy.at(plrs))
+    def chance_margin(self, of_runs):
+        """How far from chance, in pp, the mean of any of these Samples still counts as at chance, see intervals.py."""
+        runs = min(len(sample.values) for sample in of_runs)
         return intervals.chance_margin(self.chance, (self.numbers.test_samples or math.inf) * runs)
 
     # --------------------------------------------------------------------------------------------------- measurements
@@ -376,11 +400,13 @@ class Evidence:
         if self.numbers.shared:
             by_plr = {plr: medians(runs) for plr, runs in by_plr.items()}
         if not by_plr:
-            raise NotMeasurable("their geometry is not measured: analyze.py geometry")
+            averaged = GEOMETRY_WINDOW in self.study.windows()
+            needs = "" if averaged else f", which needs SWA of {GEOMETRY_WINDOW} weights: swa.py --windows"
+            raise NotMeasurable(f"their geometry is not measured: analyze.py geometry{needs}")
         ends = self.ends("b12", "b2AB", "b23")
         with contextlib.suppress(NotMeasurable):
             ends.append(self.jump()[0][-1])
-        return self.sampled(by_plr, ends=ends)
+        return self.sampled(by_plr, ends=ends).told_as("geometry is not measured", "analyze.py geometry")
 
     def features(self, rank, stage, solution="checkpoint", *later_lrs):
         """The balanced accuracy by the single feature of this rank, 0 the best and -1 the worst, in percent."""
@@ -398,10 +424,7 @@ class Evidence:
             accuracies = of_run(run, index)
             return accuracies and number(accuracies)
 
-        values = self.percent(stage, value, *later_lrs)
-        if not values:
-            raise NotMeasurable("features are not measured: analyze.py features")
-        return values
+        return self.measured("features", "analyze.py features", stage, value, *later_lrs)
 
     @functools.cached_property
     def gains(self):
@@ -431,9 +454,14 @@ def medians(runs):
 
 def samples(curves, plrs):
     """The Samples of curves (Values) at these PLRs. Raises NotMeasurable where there are none."""
+    curves, plrs = list(curves), list(plrs)
     found = [curve[plr] for curve in curves for plr in plrs if plr in curve]
     if not found:
-        raise NotMeasurable("runs are missing")
+        if not curves:
+            raise NotMeasurable("fine-tuning or SWA is missing: finetune.py, swa.py")
+        if not plrs:
+            raise NotMeasurable("there are no PLRs elsewhere")
+        curves[0].at(plrs)
     return found
 
 
@@ -477,6 +505,12 @@ class Claim(NamedTuple):
     criterion: str
     kinds: Collection  # of the networks that it is about
     check: object
+
+    @property
+    def short(self):
+        """The claim in a few words, those of the name of its check."""
+        words = {"2a": "2A", "2b": "2B", "flr": "FLR", "flrs": "FLRs"}
+        return " ".join(words.get(word, word) for word in self.check.__name__.split("_"))
 
 
 CLAIMS = []  # in order of definition

@@ -16,8 +16,9 @@ import numpy as np
 from data import ticks
 from data.analysis import boundaries
 from data.analysis.boundaries import Finetuned, Pretrained, RunNumbers
-from data.commandline import BadInput
 
+STAYING_LOSS = 0.95  # part of the train loss that stays where it no longer falls, see still_falls()
+FALL_ERRORS = 3  # a fall is at least so many standard errors
 LATEST_CONVERGENCE = 1e-2  # train loss at which the paper's runs count as converged; they stop at 1e-4
 
 # -------------------------------------------------------------------------------------------- members, by their metrics
@@ -85,6 +86,36 @@ def late_part_of_earlier_loss(metrics, index):
         return late_mean(metrics, "train_loss", index) / before.mean()
 
 
+def still_falls(metrics, index):
+    """Whether the train loss of a member still falls at the end of the run, so that more training would tell more.
+
+    Of the steps logged in the last fifth of the run, at least four, the mean loss over the later half is then below 95 %
+    of that over the earlier half, and by at least three standard errors of their difference; noise is what deviates from a
+    straight line. Of runs with fewer logged steps after the initial point nothing is said.
+    """
+    steps = np.array(metrics["step"])
+    count = max(int((steps > 0.8 * steps[-1]).sum()), 4)
+    if len(steps) <= count:
+        return False
+    losses, steps = of_member(metrics, "train_loss", index)[-count:], steps[-count:] - steps[-count:].mean()
+    if not np.isfinite(losses).all():
+        return False
+    earlier, later = losses[: count // 2], losses[count // 2 :]
+    deviations = losses - np.polyval(np.polyfit(steps, losses, 1), steps)
+    variance = deviations @ deviations / (count - 2)
+    error = math.sqrt(variance * (1 / len(earlier) + 1 / len(later)))
+    fall = earlier.mean() - later.mean()
+    return bool(fall > (1 - STAYING_LOSS) * earlier.mean() and fall >= FALL_ERRORS * error)
+
+
+def is_unfinished(metrics, index, accuracy):
+    """Whether a member is undertrained: it has not the train accuracy of convergence, and its train loss still falls.
+
+    accuracy: None of networks that never converge, of which this is never said.
+    """
+    return accuracy is not None and not has_converged(metrics, index, accuracy) and still_falls(metrics, index)
+
+
 def of_member(metrics, name, index):
     """The series of a member, float64 [logged steps], NaN where not finite."""
     return np.array([as_float(row[index]) for row in metrics[name]])
@@ -121,11 +152,13 @@ def measure_regimes(study):
 
 
 @functools.cache
-def run_numbers(study):
+def run_numbers(study, refined=True):
     """The RunNumbers of a study.
 
     Units are the data seeds, where there are several (on ticks), as all runs of one share its data and vary less among
-    themselves; otherwise runs, each with its fine-tunings.
+    themselves; otherwise runs, each with its fine-tunings. All pre-trainings tell where 1|2 and 2|3 lie; those that are
+    compared (see pairing.py), and their fine-tunings, where 2A ends.
+    refined: whether runs that train until they converge narrow 1|2.
     """
     members = [member for run in study.of_stage("pretrain") for member in run.members]
     shared = len({member.get("data_seed") for member in members}) > 1
@@ -144,6 +177,8 @@ def run_numbers(study):
             part_of_loss=late_part_of_initial_loss(run.metrics, index),
             late_accuracy=late_mean(run.metrics, "test_accuracy", index),
             accuracy=final_accuracy(run, index),
+            unfinished=is_unfinished(run.metrics, index, accuracy),
+            compared=study.is_compared(run, index),
         )
 
     def finetuned(run, index):
@@ -156,14 +191,21 @@ def run_numbers(study):
     for flr in study.flrs():
         of_finetuning += listed(study.by_plr("finetune", finetuned, flr))
     return RunNumbers(
-        listed(study.by_plr("pretrain", pretrained)),
+        listed(study.by_plr("pretrain", pretrained, every_seed=True)),
         of_finetuning,
         classes=study.settings["classes"],
         test_samples=number_of_test_samples(study),
         shared=shared,
         by_accuracy=accuracy is not None,
         diverges=study.network["diverges"],
+        trained_longer=trained_longer(study) if refined else {},
     )
+
+
+def trained_longer(study):
+    """{learning rate: whether it converges} by runs that train until they converge: whether at least half do."""
+    shares = means(study.by_plr("converge", reaches_its_loss))
+    return {lr: share >= 0.5 for lr, share in shares.items()}
 
 
 def number_of_test_samples(study):
@@ -213,53 +255,20 @@ def fastest_plr(study):
     return numbers.plrs[fastest] if fastest > 0 else None
 
 
-def boundary_lines(study):
-    """What measure_regimes() found, in a line for every boundary, and how many of the resamples agree."""
-    lines, units = [], "data seeds" if run_numbers(study).shared else "runs"
-    for name, title in (("b12", "1|2"), ("b2AB", "2A|2B"), ("b23", "2|3")):
-        place, found = measure_regimes(study)[name], "not bracketed by these runs"
-        if place:
-            found, how_sure = f"between {place['last']:.4g} and {place['next']:.4g}", "single runs"
-            if "shares" in place:
-                share = 100 * place["shares"].get(place["last"], 0)
-                how_sure = f"in {share:.0f} % of {boundaries.RESAMPLES} resamples of {units}"
-            found += f" ({how_sure})"
-        elif name == "b23" and not study.network["diverges"]:
-            found = "none, as this network does not diverge"
-        lines.append(f"boundary {title}: {found}")
-    return lines
-
-
-def convergence_bracket(study, refined):
-    """(the largest PLR that converges, the next one), see b12 of measure_regimes().
-
-    If refined, runs between them that train until they converge narrow the bracket: a learning rate converges where at
-    least half of these reach the loss at which they stop. Raises BadInput where the grid does not bracket the boundary.
-    """
-    b12 = measure_regimes(study)["b12"]
-    if b12 is None:
-        side = "larger" if converging_plrs(study) else "smaller"
-        raise BadInput(
-            f"{study.folder}: its pre-trainings do not bracket the boundary of regimes 1 and 2; add some with {side} "
-            f"learning rates"
-        )
-    shares = means(study.by_plr("converge", reaches_its_loss)) if refined else {}
-    last = max([b12["last"], *(lr for lr, share in shares.items() if share >= 0.5)])
-    above = [lr for lr in [*study.by_plr("pretrain", lambda *_: True), *shares] if lr > last]
-    if not above:
-        raise BadInput(f"{study.folder}: no learning rate above {last:.3g}, which converges, was tried; add some")
-    return last, min(above)
-
-
 def meet_2a(study, plrs, b12, b23):
     """{PLR: whether it belongs to 2A} for those of `plrs` in regime 2 that boundaries.subregime_2a() has measured."""
     if b12 is None:
         return {}
     numbers = run_numbers(study)
-    ends = (np.array([numbers.plrs.index(end["last"]) if end else -1]) for end in (b12, b23))
+    ends = (np.array([index_of_last(numbers.plrs, end["last"]) if end else -1]) for end in (b12, b23))
     [inside], [measured] = boundaries.subregime_2a(numbers, numbers.whole(), *ends)
     index = {plr: number for number, plr in enumerate(numbers.plrs)}
     return {plr: bool(inside[index[plr]]) for plr in plrs if measured[index[plr]]}
+
+
+def index_of_last(plrs, last):
+    """The index of the largest PLR of a grid that is at most the last learning rate below a boundary."""
+    return int(np.searchsorted(plrs, last, side="right")) - 1
 
 
 def means(values_by_plr):

@@ -9,8 +9,18 @@ study.by_plr("swa", of_average(5))
 import functools
 
 from data.analysis import regimes
+from data.analysis.choosing import (
+    chosen_runs,
+    fix_of_incomplete,
+    incomplete_lines,
+    named,
+    refuse_differences,
+    refuse_repeated,
+    relative,
+)
+from data.analysis.pairing import Pairing, key_of
 from data.commandline import BadInput
-from data.runs import find_runs, geometry_name
+from data.runs import geometry_name
 
 # Settings that say how long a run is and what it leaves on disk. All others are the same in all runs of an experiment.
 LENGTHS_OF_A_STAGE = ("first_step", "steps", "until_loss", "spacing", "anchor")  # these within a stage
@@ -20,22 +30,25 @@ LENGTHS = (*LENGTHS_OF_A_STAGE, "log_every", "keep", "keep_loss", "windows")
 class Study:
     """The complete runs of one experiment, whose settings are the same but for LENGTHS.
 
+    only, exclude: shell patterns that choose among the runs in the folder, see choosing.py. Runs that continue one that is
+    not among them are `without_parent`, and `incomplete` those that are not complete; neither are in `runs`.
     settings: those that are the same. network: what must be known of the network, see Run.network.
     Raises BadInput where runs differ, or where no pre-training is among them.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, only=(), exclude=()):
         self.folder = folder
-        every_run = find_runs(folder)
-        self.runs = [run for run in every_run if run.complete]
-        self.incomplete = len(every_run) - len(self.runs)
+        every_run = chosen_runs(folder, only, exclude)
+        self.incomplete = [run for run in every_run if not run.complete]
+        self.without_parent = without_parent(every_run)
+        self.runs = [run for run in every_run if run.complete and run not in self.without_parent]
         self._by_path = {run.path.resolve(): run for run in self.runs}
         if not self.of_stage("pretrain"):
-            raise BadInput(f"{folder}: holds no complete pre-training run; make some with train.py")
-        first, *others = self.runs
-        for other in others:
-            self._refuse_difference(first, other, {*first.settings, *other.settings} - {*LENGTHS})
+            fix = fix_of_incomplete(folder, self.incomplete) or "make some with train.py"
+            raise BadInput(f"{folder}: holds no complete pre-training run; {fix}")
+        refuse_differences(folder, self.runs, {name for run in self.runs for name in run.settings} - {*LENGTHS})
         self._refuse_unlike_runs()
+        first = self.runs[0]
         self.network = first.network
         self.settings = {name: value for name, value in first.settings.items() if name not in LENGTHS}
 
@@ -48,47 +61,57 @@ class Study:
 
     def _refuse_unlike_runs(self):
         """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
-        first_of_kind, seen = {}, {}
-        for run in sorted(self.runs, key=self._continues_diverged):
-            # What continues a diverged run begins where that stopped.
-            lengths = set(LENGTHS_OF_A_STAGE) - ({"first_step"} if self._continues_diverged(run) else set())
+        of_kinds, seen, repeated = {}, {}, []
+        for run in self.runs:
             for member in run.members:
                 kind = (stage_of(run), len(member["lrs"]))
-                first = first_of_kind.setdefault(kind, run)
-                self._refuse_difference(first, run, lengths)
-                solution = (*kind, *member["lrs"], member["seed"], member.get("data_seed"))
+                of_kinds.setdefault(kind, {})[run] = None
+                solution = (*kind, *member["lrs"], *key_of(member))
                 if seen.setdefault(solution, run) is not run:
-                    raise BadInput(
-                        f"{self.folder}: {seen[solution].path} and {run.path} hold the same learning rate and seed; "
-                        f"remove one of them"
-                    )
+                    repeated.append((run, seen[solution]))
+        for runs in of_kinds.values():
+            refuse_differences(self.folder, list(runs), {*LENGTHS_OF_A_STAGE} - {"first_step"})
+            # What continues a diverged run begins where that stopped.
+            refuse_differences(
+                self.folder, [run for run in runs if not self._continues_diverged(run)], {"first_step"}
+            )
+        refuse_repeated(self.folder, repeated)
 
     def _continues_diverged(self, run):
         """Whether a run continues one whose members all diverged, which ended it early."""
         parent = self.parent(run)
         return parent is not None and None not in parent.metrics["diverged_at"]
 
-    def _refuse_difference(self, first, other, names):
-        """Raise BadInput where two runs differ in settings with these names."""
-        pairs = {name: (first.settings.get(name), other.settings.get(name)) for name in sorted(names)}
-        differences = [f"{name} ({old} and {new})" for name, (old, new) in pairs.items() if old != new]
-        if differences:
-            raise BadInput(
-                f"{self.folder}: {first.path} and {other.path} differ in {', '.join(differences)}; give the folder of "
-                f"one experiment"
-            )
+    def lines(self):
+        """What to say of runs that are skipped: incomplete ones, ones whose parent is missing, seeds that stages lack."""
+        lines = incomplete_lines(self.folder, self.incomplete)
+        if self.without_parent:
+            names = named(relative(run.path, self.folder) for run in self.without_parent)
+            lines.append(f"{self.folder}: the runs that these continue are not here, so they are skipped: {names}")
+        return [*lines, *(f"{self.folder}: {line}" for line in self.pairing.lines())]
 
-    def by_plr(self, stage, value, *later_lrs):
+    @functools.cached_property
+    def pairing(self):
+        """Which seeds are compared, see pairing.py."""
+        members = [(stage_of(run), member["lrs"], key_of(member)) for run in self.runs for member in run.members]
+        return Pairing(members, self.flrs())
+
+    def is_compared(self, run, index):
+        """Whether a member is among those whose seed all stages at its PLR have, or of a stage that is not compared."""
+        member = run.members[index]
+        return self.pairing.holds(stage_of(run), member["lrs"], key_of(member))
+
+    def by_plr(self, stage, value, *later_lrs, every_seed=False):
         """{PLR: [value(run, member index) of every member]}, in order of PLRs, where the value is not None.
 
         stage: `pretrain`; `converge`; `finetune`, at an FLR, or with other stages before it at several later_lrs; or
-        `swa`.
+        `swa`. Members are those whose seed all stages at their PLR have, see pairing.py, unless every_seed.
         """
         values = {}
         for run in self.of_stage(stage):
             for index, member in enumerate(run.members):
                 plr, *later = member["lrs"]
-                if later == list(later_lrs):
+                if later == list(later_lrs) and (every_seed or self.is_compared(run, index)):
                     values.setdefault(plr, []).append(value(run, index))
         values = {plr: [value for value in values[plr] if value is not None] for plr in sorted(values)}
         return {plr: of_plr for plr, of_plr in values.items() if of_plr}
@@ -148,6 +171,21 @@ class Study:
     def windows(self):
         """The numbers of weights averaged by SWA runs, in order."""
         return sorted({window for run in self.runs for window in run.settings.get("windows", [])})
+
+
+def without_parent(runs):
+    """Those of the runs that continue one that is not among them, or continue such a run."""
+    missing, there = [], {run.path.resolve(): run for run in runs}
+    while True:
+        found = [
+            run
+            for run in there.values()
+            if run.config["parent"] and (run.path / run.config["parent"]["run"]).resolve() not in there
+        ]
+        if not found:
+            return sorted(missing, key=lambda run: run.path)
+        missing += found
+        there = {path: run for path, run in there.items() if run not in found}
 
 
 def stage_of(run):

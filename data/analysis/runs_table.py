@@ -1,0 +1,242 @@
+"""A table of the runs in a folder, whatever they are: how far they are, what came out, what is missing or odd.
+
+    rows = table(folder)
+    print(*text_lines(rows), sep="\\n")
+
+Nothing is refused: runs may differ, be half-written, or continue a run that is gone. A row is a run folder; of folders with
+several members it is what shares stage, learning rates, length and notes, in any number of folders, with means over
+members.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+
+import numpy as np
+
+from data.analysis.choosing import chosen_paths, finishing_command, relative
+from data.analysis.pairing import title
+from data.analysis.regimes import as_float, is_unfinished
+from data.analysis.study import LENGTHS, stage_of
+from data.commandline import BadInput, lr_name
+from data.files import write_atomically
+from data.runs import Run, is_held
+
+KEPT = ("log_every", "keep", "keep_loss")  # settings in which runs of a stage may well differ
+ONCE = {"band-images"}  # measurements of one run alone
+STAGES = ("pretrain", "converge", "finetune", "swa")
+COLUMNS = (
+    "run", "stage", "lrs", "seed", "n", "status", "done", "planned", "unit", "train_loss", "train_accuracy",
+    "test_accuracy", "notes", "command",
+)  # fmt: skip
+
+
+def table(folder, only=(), exclude=()):
+    """The rows, dictionaries with COLUMNS as keys, in order of stages, learning rates and paths.
+
+    `lrs` are those of all stages; `seed` of a row for several members is None and `n` their number; `status` is
+    `complete`, `running` (a process is at work), `stopped` or `unreadable`; `done` and `planned` count in `unit`;
+    accuracies are fractions at the last logged step, of SWA runs those of the largest window, None where not finite;
+    `notes` are texts, and `command` is what finishes a run that stopped.
+    Raises BadInput where there are no run folders, or a pattern matches none.
+    """
+    runs, unreadable = [], []
+    for path in chosen_paths(folder, only, exclude):
+        try:
+            runs.append(checked(Run(path)))
+        except BadInput as error:
+            unreadable.append((path, str(error)))
+    surroundings, rows, merged = Surroundings(runs), [], {}
+    for run in runs:
+        notes = surroundings.notes_on(run)
+        for index in range(len(run.members)):
+            row = row_of(run, index, folder, notes)
+            if len(run.members) == 1:
+                rows.append(row)
+            else:
+                shared = ("stage", "lrs", "status", "done", "planned", "notes", "command")
+                merged.setdefault(json.dumps([row[name] for name in shared]), []).append(row)
+    rows += [mean_row(of_row) for of_row in merged.values()]
+    rows.sort(key=lambda row: (STAGES.index(row["stage"]), row["lrs"], row["run"]))
+    for path, error in unreadable:
+        rows.append(
+            dict.fromkeys(COLUMNS) | {"run": relative(path, folder), "status": "unreadable", "notes": [error]}
+        )
+    return rows
+
+
+def checked(run):
+    """The run. Raises BadInput where config.json or metrics.json is not what rows are made of."""
+    try:
+        stage_of(run), [(member["lrs"], member["seed"]) for member in run.members]
+        if run.metrics:
+            row_values(run, 0), run.last_step
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{run.path}: is damaged ({type(error).__name__} {error}); remove it and run again"
+        ) from None
+    return run
+
+
+def row_of(run, index, folder, notes):
+    member, found = run.members[index], row_values(run, index) if run.metrics else {}
+    status = "complete" if run.complete else "running" if is_held(run.path) else "stopped"
+    if found.pop("diverged_at", None) is not None:
+        notes = [*notes, f"diverged at {run.unit} {run.metrics['diverged_at'][index]}"]
+    elif (
+        run.complete
+        and stage_of(run) == "pretrain"
+        and is_unfinished(run.metrics, index, run.network["converged"])
+    ):
+        notes = [*notes, "not converged, and the train loss still falls"]
+    return dict.fromkeys(COLUMNS) | {
+        "run": relative(run.path, folder),
+        "stage": stage_of(run),
+        "lrs": member["lrs"],
+        "seed": member["seed"],
+        "n": 1,
+        "status": status,
+        "done": run.last_step if run.metrics else 0,
+        "planned": run.settings.get("steps"),
+        "unit": run.metrics.get("unit"),
+        "notes": notes,
+        "command": finishing_command(run) if status == "stopped" else None,
+        **found,
+    }
+
+
+def row_values(run, index):
+    """The numbers of a member at the last logged step, None where not finite; accuracies of SWA runs are averages'."""
+    source = {name: run.metrics[name][-1][index] for name in ("train_loss", "train_accuracy", "test_accuracy")}
+    swa = run.metrics.get("swa") or {}
+    source |= {name: swa[name][-1][index] for name in source if swa.get(name)}
+    found = {name: as_float(number) for name, number in source.items()}
+    found = {name: None if np.isnan(number) else number for name, number in found.items()}
+    return found | {"diverged_at": run.metrics["diverged_at"][index]}
+
+
+def mean_row(rows):
+    """One row for members of several: means over those whose value is finite, and how many members there are."""
+    first, folders = rows[0], list(dict.fromkeys(row["run"] for row in rows))
+    found = {"run": folders[0] + (f" and {len(folders) - 1} more" if folders[1:] else ""), "seed": None}
+    for name in ("train_loss", "train_accuracy", "test_accuracy"):
+        values = [row[name] for row in rows if row[name] is not None]
+        found[name] = float(np.mean(values)) if values else None
+    return first | found | {"n": len(rows)}
+
+
+# --------------------------------------------------------------------------------------------------------------- notes
+
+
+class Surroundings:
+    """What the runs in a folder are like, beside which one may be odd."""
+
+    def __init__(self, runs):
+        self.paths = {run.path.resolve() for run in runs}
+        self.most = most_common_settings(runs, {name for run in runs for name in run.settings} - {*LENGTHS})
+        of_kinds, self.measured = {}, {}
+        for run in runs:
+            of_kinds.setdefault(kind_of(run), []).append(run)
+            if run.complete:
+                self.measured.setdefault((kind_of(run), later_lrs(run)), set()).update(run.measured() - ONCE)
+        lengths = set(LENGTHS) - {*KEPT}
+        self.most_of_kind = {kind: most_common_settings(of_kind, lengths) for kind, of_kind in of_kinds.items()}
+
+    def notes_on(self, run):
+        """What is odd about a run: settings unlike most, a parent that is gone, measurements that only others have."""
+        parent, most = run.config["parent"], self.most | self.most_of_kind[kind_of(run)]
+        notes = [
+            f"{name} {run.settings.get(name)}, of most {of_most}"
+            for name, of_most in sorted(most.items())
+            if str(run.settings.get(name)) != of_most
+        ]
+        if parent and (run.path / parent["run"]).resolve() not in self.paths:
+            notes.append(f"the run that it continues, {parent['run']}, is not here")
+        if run.complete:
+            missing = self.measured[kind_of(run), later_lrs(run)] - run.measured()
+            missing = sorted(name for name in missing if is_measurable(run, name))
+            notes += [f"not measured: {', '.join(missing)}"] if missing else []
+        return notes
+
+
+def kind_of(run):
+    return stage_of(run), len(run.members[0]["lrs"])
+
+
+def later_lrs(run):
+    """The learning rates of all stages after the first, of all members."""
+    return tuple(sorted({tuple(member["lrs"][1:]) for member in run.members}))
+
+
+def is_measurable(run, name):
+    """Whether a run has the weights of a measurement that others have; sharpness is that of weights kept in some runs."""
+    kept, _, weights = name.partition("-")
+    return kept != "sharpness" or run.has_weights(weights)
+
+
+def most_common_settings(runs, names):
+    """{name: the value of most of the runs, as text}."""
+    return {name: Counter(str(run.settings.get(name)) for run in runs).most_common(1)[0][0] for name in names}
+
+
+# -------------------------------------------------------------------------------------------------------------- output
+
+HEADINGS = (
+    "run",
+    "stage",
+    "PLR",
+    "seed",
+    "n",
+    "status",
+    "done",
+    "train loss",
+    "train acc. %",
+    "test acc. %",
+    "notes",
+)
+
+
+def text_lines(rows):
+    """The table as lines of aligned columns, and how to finish what stopped."""
+    cells = [HEADINGS, *(cells_of(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells]
+    commands = dict.fromkeys(row["command"] for row in rows if row["command"])
+    return [*lines, *(["to finish what stopped:", *(f"  {command}" for command in commands)] if commands else [])]
+
+
+def cells_of(row):
+    if row["status"] == "unreadable":
+        return row["run"], *[""] * 4, "unreadable", *[""] * 4, "; ".join(row["notes"])
+    plr, *later = row["lrs"]
+    planned = "" if row["planned"] is None else f"/{row['planned']}"
+    length = f"{row['done']}{planned} {row['unit'] or 'step'}s"
+    return (
+        row["run"],
+        title(row["stage"], *later),
+        lr_name(plr),
+        "" if row["seed"] is None else str(row["seed"]),
+        str(row["n"]),
+        row["status"],
+        length,
+        number_text(row["train_loss"], 1, ".3g"),
+        number_text(row["train_accuracy"], 100, ".2f"),
+        number_text(row["test_accuracy"], 100, ".2f"),
+        "; ".join(row["notes"]),
+    )
+
+
+def number_text(number, scale, form):
+    return "-" if number is None else format(scale * number, form)
+
+
+def write_csv(path, rows):
+    """Write the rows as comma-separated values; learning rates and notes are joined by spaces and semicolons."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    for row in rows:
+        lrs = " ".join(map(repr, row["lrs"] or []))
+        writer.writerow(row | {"lrs": lrs, "notes": "; ".join(row["notes"])})
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))

@@ -1,0 +1,173 @@
+"""analyze.py runs: a table of whatever lies in a folder."""
+
+import csv
+import fcntl
+import json
+
+import pytest
+from test_analyze import IMAGES, TICKS, command, write_run, write_study
+from test_choosing import with_argv
+
+from data.analysis.runs_table import COLUMNS, table, text_lines
+from data.commandline import BadInput
+
+
+@pytest.fixture
+def study(tmp_path):
+    write_study(tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def row(folder, name):
+    [found] = [row for row in table(folder) if row["run"] == name]
+    return found
+
+
+def test_a_complete_run_has_its_numbers(study, monkeypatch, capsys):
+    found = row(study, "pretrain/0.01")
+    assert {*found} == {*COLUMNS}
+    assert found == {
+        "run": "pretrain/0.01",
+        "stage": "pretrain",
+        "lrs": [1e-2],
+        "seed": 1,
+        "n": 1,
+        "status": "complete",
+        "done": 20,
+        "planned": None,
+        "unit": "epoch",
+        "train_loss": 1,
+        "train_accuracy": 0.8,
+        "test_accuracy": 0.4,
+        "notes": [],
+        "command": None,
+    }
+    averaged = row(study, "swa/0.01")
+    assert averaged["test_accuracy"] == pytest.approx(0.63)  # of the largest window
+    command(monkeypatch, "runs", study)
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split()[:6] == ["run", "stage", "PLR", "seed", "n", "status"] and len(lines) == 20
+    [line] = [line for line in lines if line.startswith("pretrain/0.01 ")]
+    assert line.split() == ["pretrain/0.01", "pre-training", *"1e-2 1 1 complete 20 epochs 1 80.00 40.00".split()]
+    assert [line.split()[0] for line in lines[:5]] == [f"pretrain/{plr}" for plr in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)]
+
+
+def test_runs_that_stopped_run_or_were_not_begun_are_told_apart(study):
+    settings = IMAGES | {"steps": 200}
+    for number, name in enumerate(("stopped", "running", "new")):
+        member = {"lrs": [5.0 + number], "seed": 1}
+        write_run(study / name, "pretrain", [member], settings, status="running", final_step=7)
+        with_argv(study / name, "train.py", "--out", f"my {name}")
+        (study / name / "lock").touch()
+    (study / "new/metrics.json").unlink()
+    with open(study / "running/lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = {name: row(study, name) for name in ("stopped", "running", "new")}
+    found = {name: (of["status"], of["done"], of["planned"], of["command"]) for name, of in rows.items()}
+    assert found == {
+        "stopped": ("stopped", 7, 200, "python train.py --out 'my stopped'"),
+        "running": ("running", 7, 200, None),
+        "new": ("stopped", 0, 200, "python train.py --out 'my new'"),
+    }
+    assert rows["new"]["test_accuracy"] is None
+    assert text_lines(table(study))[-4:] == [
+        "to finish what stopped:",
+        "  python train.py --out 'my stopped'",
+        "  python train.py --out 'my running'",
+        "  python train.py --out 'my new'",
+    ]
+
+
+def test_what_is_odd_is_noted(study):
+    member = {"lrs": [5.0], "seed": 1}
+    write_run(study / "longer", "pretrain", [member], IMAGES | {"steps": 300, "keep": [7]})
+    write_run(study / "wider", "pretrain", [member], IMAGES | {"width": 16})
+    lost = {"lrs": [5.0, 1e-4], "seed": 1}
+    write_run(study / "lost", "finetune", [lost], IMAGES, parent=study / "gone")
+    write_run(study / "diverged", "pretrain", [member], IMAGES, train_loss=[None])
+    metrics = json.loads((study / "diverged/metrics.json").read_text())
+    (study / "diverged/metrics.json").write_text(json.dumps(metrics | {"diverged_at": [3]}))
+    falling = [2 ** (-epoch / 4) for epoch in range(21)]
+    write_run(study / "short", "pretrain", [member], IMAGES, train_loss=[falling], train_accuracy=[0.5])
+    notes = {name: row(study, name)["notes"] for name in ("longer", "wider", "lost", "diverged", "short")}
+    assert notes == {
+        "longer": ["steps 300, of most None"],
+        "wider": ["width 16, of most 8"],
+        "lost": ["the run that it continues, ../gone, is not here"],
+        "diverged": ["diverged at epoch 3"],
+        "short": ["not converged, and the train loss still falls"],
+    }
+    assert row(study, "diverged")["train_loss"] is None
+    assert [of["notes"] for of in table(study) if of["run"] not in notes] == [[]] * 20
+
+
+def test_a_measurement_is_missing_where_runs_of_the_same_stage_have_it(study):
+    names = {"pretrain/0.1": ("norms", "band-images"), "finetune/0.1-1e-05": ("bands-keep", "sharpness-loss-1e-1")}
+    for run, of_run in names.items():
+        for name in of_run:
+            (study / run / f"{name}.json").write_text("{}")
+    (study / "finetune/1.0-1e-05/loss-1e-1.pt").touch()
+    lacking = {found["run"]: found["notes"] for found in table(study) if found["notes"]}
+    plrs = ("0.0001", "0.001", "0.01", "1.0")
+    expected = {f"pretrain/{plr}": ["not measured: norms"] for plr in plrs}
+    expected |= {f"finetune/{plr}-1e-05": ["not measured: bands-keep"] for plr in plrs[:3]}
+    assert lacking == expected | {"finetune/1.0-1e-05": ["not measured: bands-keep, sharpness-loss-1e-1"]}
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("config.json", "{"),
+        ("config.json", '{"stage": "pretrain"}'),
+        ("config.json", '{"stage": "pretrain", "settings": {}, "members": [{}], "parent": null}'),
+        ("metrics.json", '{"status": "complete"'),
+        ("metrics.json", "[]"),
+        ("metrics.json", '{"status": "running", "diverged_at": [], "step": [], "train_loss": [], '
+         '"train_accuracy": [], "test_loss": [], "test_accuracy": []}'),
+    ],
+)  # fmt: skip
+def test_damaged_runs_are_listed_as_unreadable(study, name, text):
+    (study / "pretrain/0.1" / name).write_text(text)
+    *rows, last = table(study)
+    assert (last["run"], last["status"]) == ("pretrain/0.1", "unreadable")
+    assert "pretrain/0.1" in last["notes"][0] and len(rows) == 19
+    assert text_lines([*rows, last])[-1].startswith("pretrain/0.1 ")
+
+
+def test_members_of_a_learning_rate_share_a_row_over_all_folders(tmp_path):
+    for number in (1, 2):
+        members = [{"lrs": [lr], "seed": seed, "data_seed": number} for lr in (1e-3, 1e-2) for seed in (1, 2)]
+        accuracies = [0.5 + 0.01 * number * index for index in range(4)]
+        write_run(tmp_path / f"data{number}", "pretrain", members, TICKS, test_accuracy=accuracies)
+    rows = table(tmp_path)
+    assert [(found["run"], found["lrs"], found["seed"], found["n"]) for found in rows] == [
+        ("data1 and 1 more", [1e-3], None, 4),
+        ("data1 and 1 more", [1e-2], None, 4),
+    ]
+    assert [found["test_accuracy"] for found in rows] == pytest.approx([0.5075, 0.5375])
+    metrics = json.loads((tmp_path / "data2/metrics.json").read_text())
+    (tmp_path / "data2/metrics.json").write_text(json.dumps(metrics | {"diverged_at": [None, 3, None, None]}))
+    assert [(found["n"], found["notes"]) for found in table(tmp_path)] == [
+        (3, []),
+        (1, ["diverged at epoch 3"]),
+        (4, []),
+    ]
+
+
+def test_the_table_is_written_as_json_and_csv(study, tmp_path, monkeypatch, capsys):
+    write_run(study / "longer", "pretrain", [{"lrs": [5.0], "seed": 1}], IMAGES | {"steps": 300})
+    files = ["--json", tmp_path / "runs.json", "--csv", tmp_path / "runs.csv"]
+    command(monkeypatch, "runs", study, "--only-runs", "finetune/*", "longer", *files)
+    rows = table(study, ["finetune/*", "longer"])
+    assert len(rows) == 11
+    assert json.loads((tmp_path / "runs.json").read_text()) == {"folder": str(study), "runs": rows}
+    with open(tmp_path / "runs.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [of["run"] for of in written] == [of["run"] for of in rows] and list(written[0]) == list(COLUMNS)
+    [tuned] = [of for of in written if of["run"] == "finetune/0.1-1e-05"]
+    assert tuned["lrs"] == "0.1 1e-05" and float(tuned["test_accuracy"]) == 0.61 and tuned["command"] == ""
+
+
+def test_a_folder_without_runs_is_bad_input(tmp_path):
+    with pytest.raises(BadInput, match="holds no run folders"):
+        table(tmp_path)
