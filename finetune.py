@@ -10,7 +10,14 @@ import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
 from data.runs import describe_child, finished_runs
-from train import STEPS_HELP, add_continuing_arguments, add_keep_loss_argument, complete_run, place_of, train
+from train import (
+    STEPS_HELP,
+    add_continuing_arguments,
+    add_keep_loss_argument,
+    complete_run,
+    place_of,
+    train_to_the_end,
+)
 
 
 def main():
@@ -51,7 +58,7 @@ def finetune(parent, path, lr, args, device, place):
 
     def work(run, task):
         task.start_from(parent.weights_at(step))
-        return train(run, task, args.checkpoint_seconds)
+        return train_to_the_end(run, task, args.checkpoint_seconds)
 
     complete_run(path, config, device, work, place)
 

@@ -28,7 +28,7 @@ from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_pr
 from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name
 from data.seeds import generator, init_seed, seed_of
 from models import dropout, mlp, optimizers, sphere
-from models.batchnorm import REESTIMATION_BATCH
+from models.batchnorm import REESTIMATION_BATCH, batch_norms
 from models.compiled import compiled_or_plain, unchanged
 from models.cudagraph import captured
 from models.evaluator import Evaluator, loss_and_correct
@@ -157,6 +157,16 @@ class ImageTraining:
         loss, accuracy = self.evaluator.evaluate_with_batch_statistics(train_batches)
         return {"train_loss": torch.tensor([loss]), "train_accuracy": torch.tensor([accuracy])}
 
+    def evaluate_reestimated(self):
+        """Test loss and accuracy with batch-norm statistics re-estimated over the training set; None without batch norm.
+
+        They take the place of the running ones.
+        """
+        if not batch_norms(self.evaluator.network):
+            return None
+        self.evaluator.reestimate(self.data.train_batches(REESTIMATION_BATCH))
+        return self.evaluate()
+
     def solution(self):
         """Weights [1, parameters], and the rest of the network's state (running statistics, frozen classifier)."""
         return self.evaluator.solution()
@@ -243,6 +253,9 @@ class TickTraining:
         loss, accuracy = mlp.evaluate(self.weights, self.trainers.frozen, *self.train_set)
         return {"train_loss": loss.cpu(), "train_accuracy": accuracy.cpu()}
 
+    def evaluate_reestimated(self):
+        """None: layer norm has no statistics."""
+
     def solution(self):
         """Weights [members, 2048] and the frozen last layers [groups, 32]."""
         return {"weights": self.weights, "buffers": {"frozen": self.trainers.frozen}}
@@ -320,6 +333,16 @@ def train(run, task, checkpoint_seconds, averages=None):
     finally:  # also when interrupted: the checkpoint is that of the last logged step
         run.save(metrics, checkpoint)
     return metrics
+
+
+def train_to_the_end(run, task, checkpoint_seconds):
+    """train(), and what the end reaches with re-estimated batch-norm statistics beside the running ones.
+
+    The running ones follow the last few iterations, and lag behind where weights move fast. The checkpoint keeps them.
+    """
+    metrics = train(run, task, checkpoint_seconds)
+    reestimated = task.evaluate_reestimated()
+    return metrics if reestimated is None else metrics | {"reestimated": reestimated}
 
 
 def record(step, train_metrics, task, metrics, run, keep, averages):
@@ -500,7 +523,7 @@ def main():
 
     device = device_of(args.device)
     config = describe_ticks(args) if args.data == ticks.NAME else describe_images(args, device)
-    complete_run(args.out, config, device, lambda run, task: train(run, task, args.checkpoint_seconds))
+    complete_run(args.out, config, device, lambda run, task: train_to_the_end(run, task, args.checkpoint_seconds))
 
 
 def describe_ticks(args):

@@ -3,7 +3,8 @@
 This is the only file that names files inside a run folder:
 
     config.json     what the run is: arguments, members, parent, versions; written once, and anew when the run grows
-    metrics.json    what was measured, arrays indexed [logged step][member]; null = not measured or not finite
+    metrics.json    what was measured, arrays indexed [logged step][member]; null = not measured or not finite;
+                    `reestimated`: test loss and accuracy of the end with re-estimated batch-norm statistics
     checkpoint.pt   everything needed to resume
     step-N.pt       weights kept on request
     loss-L.pt       weights kept where the train loss first crossed a level L
@@ -34,7 +35,8 @@ RUNNING, COMPLETE = "running", "complete"
 # What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
 IDENTITY = ("stage", "settings", "members", "parent")
 GROWING = ("steps", "keep", "windows")  # the settings that a longer run has more of
-MEASURED_AT_THE_END = ("features", "geometry-*", "bands-*", "low-ends-*", "norms")  # of a run, which may grow
+MEASURED_AT_THE_END = ("features", "geometry-*", "bands-*", "low-ends-*", "norms", "sharpness-checkpoint")
+METRICS_OF_THE_END = ("swa", "reestimated")  # of a run, which may grow, as the measurements before
 FORMAT = 2  # of run folders; those of format 1 do not say it, nor what is filled in for them here
 # What runs had, and image runs in particular, that were made before there was a choice.
 EARLIER_SETTINGS = {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
@@ -366,7 +368,8 @@ class OpenRun(Run):
         for step in self._end_to_keep():
             self.keep(f"step-{step}", self.weights())
         if self.metrics:
-            self.write_metrics({k: v for k, v in self.metrics.items() if k != "swa"} | {"status": RUNNING})
+            of_any_length = {k: v for k, v in self.metrics.items() if k not in METRICS_OF_THE_END}
+            self.write_metrics(of_any_length | {"status": RUNNING})
         self._remove_measurements()
         windows = there.get("windows", [])
         if any(window < max(windows) for window in {*grown.get("windows", [])} - {*windows}):

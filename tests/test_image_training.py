@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
+import train
 from data import images as images_module
 from data.augment import crop_and_flip, crops_and_flips
 from data.images import epoch_order
@@ -96,6 +97,18 @@ class PlainTraining:
     def evaluate(self):
         """Test loss and accuracy with running statistics."""
         logits, _ = self.logits(self.data.test_images, self.running)
+        return mean_loss_and_accuracy([(logits, self.data.test_labels)])
+
+    def evaluate_reestimated(self, batch_size):
+        """Test loss and accuracy with the moments of training batches as stored, averaged over the images."""
+        batches = self.data.train_images.split(batch_size)
+        found = [self.logits(images)[1] for images in batches]
+        shares = [len(images) / len(self.data.train_images) for images in batches]
+        statistics = [
+            [sum(share * moment for share, moment in zip(shares, one_moment)) for one_moment in zip(*one_norm)]
+            for one_norm in zip(*found)
+        ]
+        logits, _ = self.logits(self.data.test_images, statistics)
         return mean_loss_and_accuracy([(logits, self.data.test_labels)])
 
     def evaluate_train(self):
@@ -190,6 +203,15 @@ def test_images_are_normalised_with_the_numbers_of_their_set(double, image_set):
     assert_metrics(task.evaluate_train(), "train", plain.evaluate_train())
     assert_metrics(task.advance(0, 1), "train", plain.train_epoch(0, LR, SEED))
     assert_metrics(task.evaluate(), "test", plain.evaluate())
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_reestimated_statistics_are_those_of_the_training_set(double, image_set, model, monkeypatch):
+    monkeypatch.setattr(train, "REESTIMATION_BATCH", 25)  # batches of 25, 25 and 10 images
+    task = new_training(model, image_set, augment="crop-flip")
+    task.advance(0, 2)
+    plain = PlainTraining(task, model, image_set)  # of the kernels as trained
+    assert_metrics(task.evaluate_reestimated(), "test", plain.evaluate_reestimated(25))
 
 
 def assert_follows_in_float32(model, image_set, monkeypatch, **changes):

@@ -18,13 +18,15 @@ import torch
 from conftest import HAS_BF16, needs_bf16, random_image_set
 
 import finetune
+import models
 import swa
 import train
 from data import commandline
 from data.commandline import BadInput, Refused, run
 from data.files import write_json, write_tensors
-from data.images import save_image_set
+from data.images import load_image_set, save_image_set
 from data.runs import SERIES, OpenRun, Run, find_runs, hold, loss_name
+from models.evaluator import Evaluator
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train": train, "finetune": finetune, "swa": swa}
@@ -584,6 +586,33 @@ def test_metrics_are_arrays_of_logged_step_and_member(stage, kind, finished):
             assert [len(row) for row in metrics["swa"][name]] == [members] * 2
     if stage == "swa":
         assert metrics["swa"]["window"] == [2, 4]
+
+
+@pytest.mark.parametrize("stage, kind", EVERY)
+def test_reestimated_statistics_are_measured_beside_the_running_ones(stage, kind, origin, finished):
+    folder = finished(stage, kind)[1]
+    metrics = strict_json(folder / "metrics.json")
+    assert ("reestimated" in metrics) == (kind == "images" and stage != "swa")
+    if "reestimated" in metrics:
+        network = models.build("si-convnet", 2, 3, init_seed=0)
+        evaluator = Evaluator(network, torch.device("cpu"))
+        evaluator.load(load(folder / "checkpoint.pt"))
+        image_set = load_image_set(origin / "tiny.pt")
+        running = evaluator.evaluate(image_set.test_batches())
+        evaluator.load_average(evaluator.weights, image_set.train_batches(128))
+        reestimated = evaluator.evaluate(image_set.test_batches())
+        assert reestimated[0] != pytest.approx(running[0], rel=1e-3)
+        for place, name in enumerate(("test_loss", "test_accuracy")):
+            assert metrics[name][-1] == [pytest.approx(running[place], rel=1e-5)]
+            assert metrics["reestimated"][name] == [pytest.approx(reestimated[place], rel=1e-5)]
+
+
+def test_reestimated_of_a_diverged_run(origin, tmp_path):
+    arguments = [*pretraining("images", origin)[:-1], 1e30, "--steps", 2, "--out", tmp_path / "run"]
+    assert call("train", *arguments) == 0
+    metrics = strict_json(tmp_path / "run" / "metrics.json")
+    assert metrics["diverged_at"] == [1]
+    assert metrics["reestimated"]["test_loss"] == [None]
 
 
 def test_config_tells_how_the_run_was_made(finished, origin):
