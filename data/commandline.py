@@ -119,9 +119,11 @@ class Progress:
             self.printed_at = time.monotonic()
 
     def _time_left(self, step):
-        """At the speed so far, as text; nothing at the end."""
+        """At the speed so far, as text; nothing at the end, nor before anything is done."""
+        if not self.start < step < self.total:
+            return ""
         seconds = (time.monotonic() - self.started_at) / (step - self.start) * (self.total - step)
-        return f", {tqdm.format_interval(seconds)} left" if step < self.total else ""
+        return f", {tqdm.format_interval(seconds)} left"
 
     def __exit__(self, *_):
         if self.bar is not None:

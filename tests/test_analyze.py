@@ -769,7 +769,7 @@ def test_geometry_is_measured_once_and_where_all_solutions_are_there(tick_study,
 def test_geometry_of_images_is_skipped_where_solutions_are_missing(study, monkeypatch, capsys):
     command(monkeypatch, "geometry", study)
     skipped = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
-    assert [line.split()[1] for line in skipped] == [f"{study}/pretrain/{plr}/checkpoint.pt:" for plr in PLRS]
+    assert [line.split()[1] for line in skipped] == [f"{study}/pretrain/{plr}:" for plr in PLRS]
     assert not list(study.rglob("geometry*"))
 
 

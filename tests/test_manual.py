@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "data/analysis/README.md"]
 ABOUT = {
     "all networks": {*KINDS},
+    "on images": {*KINDS} - {"ticks"},
     "ticks, SI": {"ticks", "scale-invariant"},
     "ticks": {"ticks"},
     "SI on images": {"scale-invariant"},

@@ -218,7 +218,8 @@ def test_the_study_keeps_its_folders_and_adds_one_for_new_seeds(demo, quick, tmp
     assert sorted(path.name for path in (out / "finetune").iterdir()) == sorted(names)
     assert before.items() <= written(out).items()
     numbers = json.loads((out / "figures/figure15.json").read_text())
-    assert [set(curve["n"]) for curve in numbers["finetune"]] == [{15}, {10}, {15}, {15}]
+    # The new seed has not been fine-tuned at all FLRs, and so is compared at none.
+    assert [set(curve["n"]) for curve in numbers["finetune"]] == [{10}] * 4
     assert json.loads((out / "claims.json").read_text())["claims"][0]["claim"] == "M1"
 
 
@@ -457,7 +458,7 @@ def test_sweeps_stop_where_b12_is_not_bracketed(quick, narrow, tmp_path):
     for script, short in (("images", SHORT | {"PLRS": "3e-3"}), ("boundary", BOUNDARY | {"SEEDS": "1"})):
         command = ["bash", f"scripts/{script}.sh", "narrow", str(tmp_path / "runs")]
         _, output = fails(*command, folder=ROOT, **quick | short | image_set)
-        assert "do not bracket the boundary of regimes 1 and 2; add some with" in output
+        assert "do not bracket the boundary of regimes 1 and 2: " in output
         assert ("(or give numbers in place of b12: FLRS=...)" in output) == (script == "images")
     assert complete(tmp_path / "runs") == {"pretrain/plr3e-3", "converge/lr3e-3-seed1"}
 
