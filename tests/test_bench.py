@@ -818,5 +818,5 @@ def test_differences_are_refused_in_one_line_where_2a_is_not_bracketed(tmp_path,
         run(differences.main)
     assert end.value.code == 2
     printed = capsys.readouterr()
-    reason = "regime 2A: its boundary 2A|2B is none, as no PLR above 1|2 meets the criterion of 2A"
+    reason = "regime 2A: its boundary 2A|2B is missing, as no PLR above 1|2 meets the criterion of 2A"
     assert (printed.out, printed.err) == ("", f"differences.py: {tmp_path}: {reason}\n")

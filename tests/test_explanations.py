@@ -177,7 +177,7 @@ def test_where_2a_ends_is_open_for_several_reasons(study):
     for flr, accuracy in ((1e-5, 0.3), (1e-4, 0.5)):
         member = {"lrs": [1e-2, flr], "seed": 1}
         write_run(study / f"{flr}", "finetune", [member], IMAGES, test_accuracy=[accuracy])
-    assert line_of_2a(study) == "none, as no PLR above 1|2 meets the criterion of 2A"
+    assert line_of_2a(study) == "missing, as no PLR above 1|2 meets the criterion of 2A"
 
 
 def test_2a_up_to_the_largest_plr_is_open(study):

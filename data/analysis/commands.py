@@ -139,7 +139,6 @@ def figures_command(args):
     for study in studies:
         say(study)
     wanted, skipped = args.only or fitting_figures(studies), []
-    args.out.mkdir(parents=True, exist_ok=True)
     for study in studies:
         print(*(f"{study.folder}: {line}" for line in boundary_lines(study)), sep="\n")
     for number in wanted:
@@ -152,6 +151,7 @@ def figures_command(args):
                 print(f"figure {number} is skipped: {error}")
             skipped.append(f"figure {number}: {error}")
             continue
+        args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"figure{number:02d}.json"
         write_json(path, numbers)
         draw_figure(path)

@@ -77,11 +77,11 @@ def why_2a_is_open(study, numbers):
     if b12 < 0:
         return "not bracketed by these runs, as 1|2 is not"
     if not boundaries.regime_2(numbers, places["b12"], places["b23"]).any():
-        return "none, as 2|3 follows 1|2; add learning rates between them"
+        return "missing, as 2|3 follows 1|2; add learning rates between them"
     which = "FLRs" if numbers.by_accuracy else "FLRs below 1|2"
     last = int(inside.nonzero()[0].max()) if inside.any() else b12
     if measured.any() and not inside.any():
-        return "none, as no PLR above 1|2 meets the criterion of 2A"
+        return "missing, as no PLR above 1|2 meets the criterion of 2A"
     if last == len(plrs) - 1:
         return f"not bracketed by these runs: the largest PLR, {lr_name(plrs[last])}, is of 2A; add larger learning rates"
     return (

@@ -56,7 +56,7 @@ def quartiles(values_by_plr):
 
 def regime_numbers(study):
     """Figure 1: test accuracy over the last tenth of pre-training; mean and std (population) over epochs (and runs)."""
-    values = study.by_plr("pretrain", late_values("test_accuracy"))
+    values = study.by_plr("pretrain", late_values("test_accuracy"), every_seed=True)
     pooled = {plr: np.concatenate(of_runs) for plr, of_runs in values.items()}
     pooled = {plr: of_plr[np.isfinite(of_plr)] for plr, of_plr in pooled.items()}
     regimes = measure_regimes(study) | {"b2AB": None}  # which pre-training alone does not show
@@ -134,6 +134,8 @@ def tick_numbers(study):
 def geometry_numbers(study):
     """Figures 3 and 16: angles, mean and std over runs, and barriers, median and quartiles, of three pairs."""
     low, high = study.extreme_flrs()
+    if GEOMETRY_WINDOW not in study.windows():
+        raise BadInput(f"{study.folder}: holds no SWA of {GEOMETRY_WINDOW} weights; make it with swa.py --windows")
     measured = {
         quantity: {
             pair: study.by_plr("pretrain", geometry_of(low, high, quantity, pair)) for pair in GEOMETRY_PAIRS
@@ -365,6 +367,12 @@ def sharpness_numbers(study):
     """Figure 26: sharpness and test error, in percent, of solutions at the same train loss, by the levels measured."""
     levels = sorted({level for run in study.runs for level in run.settings["keep_loss"]}, reverse=True)
     rows = []
+    if not levels:
+        raise BadInput(f"{study.folder}: sharpness is not measured, as no run has --keep-loss; train with it")
+    if measure_regimes(study)["b12"] is None:
+        raise BadInput(
+            f"{study.folder}: it is unknown where regime 1 ends; see analyze.py boundary {study.folder}"
+        )
     for level in levels:
         points = sharpness_points(study, measure_regimes(study), level)
         for point in points:
