@@ -25,7 +25,7 @@ from data.commandline import (
     run,
 )
 from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
-from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name
+from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name, step_name
 from data.seeds import generator, init_seed, seed_of
 from models import dropout, mlp, optimizers, sphere
 from models.batchnorm import REESTIMATION_BATCH, batch_norms
@@ -361,7 +361,7 @@ def record(step, train_metrics, task, metrics, run, keep, averages):
         averages.add(step, task.weights)
         checkpoint["averages"] = {name: total.clone() for name, total in averages.sums.items()}
     if step in keep:
-        run.keep(f"step-{step}", checkpoint)
+        run.keep(step_name(step), checkpoint)
     return checkpoint
 
 

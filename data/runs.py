@@ -110,6 +110,12 @@ class Run:
         return self.metrics.get("status") == COMPLETE
 
     @property
+    def parent_path(self):
+        """The folder of the run that this one continues, absolute, whether it is there or not; None of a pre-training."""
+        parent = self.config["parent"]
+        return (self.path / parent["run"]).resolve() if parent else None
+
+    @property
     def kept_earlier(self):
         """The steps whose weights a run has that was shorter once, whether its command now asks for them or not."""
         return {step for earlier in self.config.get("earlier", []) for step in earlier["keep"]}
@@ -142,8 +148,8 @@ class Run:
 
     def weights_at(self, step):
         """The tensors at a step: the kept ones, or the checkpoint if it is at that step."""
-        if (self.path / f"step-{step}.pt").exists():
-            return self.weights(f"step-{step}")
+        if self.has_weights(step_name(step)):
+            return self.weights(step_name(step))
         checkpoint = self.weights()
         if checkpoint["step"] != step:
             raise BadInput(
@@ -365,8 +371,9 @@ class OpenRun(Run):
         there, grown, execution = self.settings, self.grown, describe_execution(self.device)
         longer = [f"{k} {there[k]}, now {grown[k]}" for k in ("steps", "windows") if there.get(k) != grown.get(k)]
         print(f"{self.path}: is made longer ({'; '.join(longer)})")
-        for step in self._end_to_keep():
-            self.keep(f"step-{step}", self.weights())
+        kept = self._end_to_keep()
+        for step in kept:
+            self.keep(step_name(step), self.weights())
         if self.metrics:
             of_any_length = {k: v for k, v in self.metrics.items() if k not in METRICS_OF_THE_END}
             self.write_metrics(of_any_length | {"status": RUNNING})
@@ -376,7 +383,7 @@ class OpenRun(Run):
             # Weights were not summed for such a window: they are passed again, from where the run began.
             (self.path / "checkpoint.pt").unlink(missing_ok=True)
         earlier = {name: self.config.get(name) for name in execution}
-        earlier |= {"steps": there["steps"], "keep": sorted({*there["keep"], *self._end_to_keep()})}
+        earlier |= {"steps": there["steps"], "keep": sorted({*there["keep"], *kept})}
         all_earlier = [*self.config.get("earlier", []), earlier]
         self.config |= execution | {"settings": grown, "earlier": all_earlier}
         write_json(self.path / "config.json", self.config)
@@ -386,7 +393,7 @@ class OpenRun(Run):
         """Remove what was measured of the end of the run, alone or among all that continues the same pre-training."""
         files = [file for name in MEASURED_AT_THE_END for file in self.path.glob(f"{name}.json")]
         if self.config["stage"] == "finetune":
-            files += (self.path / self.config["parent"]["run"]).glob("geometry-*.json")
+            files += self.parent_path.glob("geometry-*.json")
         for file in files:
             print(f"{file}: is removed, as it measures the shorter run; measure again")
             file.unlink()

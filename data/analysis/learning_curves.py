@@ -9,7 +9,9 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap, LogNorm
 
 from data.analysis.axes import accuracy_label, colors, label_narrow_range, lr_label, lr_text
+from data.analysis.pairing import STAGES
 from data.analysis.regimes import as_float
+from data.analysis.study import stage_of
 
 MOST_POINTS = 500  # of a curve; a figure cannot show more
 PANELS_ABREAST = 5
@@ -18,26 +20,17 @@ QUANTITIES = {"train_loss": 1, "test_accuracy": 100}  # and what they are multip
 
 def curve_numbers(study):
     """Mean train loss and test accuracy, in percent, by panel and PLR."""
-    runs = {}
+    runs = {}  # {(stage, learning rates after the PLR...): {PLR: [(run, member index)]}}
     for run in study.runs:
         for index, member in enumerate(run.members):
             plr, *later = member["lrs"]
-            runs.setdefault(panel_key(run, later), {}).setdefault(plr, []).append((run, index))
+            runs.setdefault((stage_of(run), *later), {}).setdefault(plr, []).append((run, index))
     panels = []
-    for key in sorted(runs, key=lambda key: (ORDER.index(key[0]), len(key), key)):
+    for key in sorted(runs, key=lambda key: (STAGES.index(key[0]), len(key), key)):
         (stage, *later), by_plr = key, runs[key]
         curves = [{"plr": plr} | mean_curve(by_plr[plr]) for plr in sorted(by_plr)]
         panels.append({"stage": stage, "later_lrs": later, "curves": curves})
     return {"panels": panels}
-
-
-ORDER = ("pretrain", "converge", "finetune", "swa")
-
-
-def panel_key(run, later_lrs):
-    """(stage, learning rates after the PLR...); runs that train until they converge are a stage of their own."""
-    converging = run.config["stage"] == "pretrain" and run.settings["until_loss"] is not None
-    return ("converge" if converging else run.config["stage"], *later_lrs)
 
 
 def mean_curve(members):

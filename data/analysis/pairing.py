@@ -9,6 +9,8 @@ import functools
 from data.analysis.choosing import named
 from data.commandline import lr_name
 
+STAGES = ("pretrain", "converge", "finetune", "swa")  # in order, as Study.of_stage() names them
+
 
 def key_of(member):
     """What makes two members of different stages one run that goes on: its data seed, if any, and seed."""
@@ -59,14 +61,11 @@ class Pairing:
                     missing.setdefault(stage, []).append(text)
         lines = [
             f"{title(*stage)} lacks seeds, and the others are skipped there: it has {named(found)}"
-            for stage, found in sorted(missing.items(), key=lambda item: (ORDER.index(item[0][0]), item[0][1:]))
+            for stage, found in sorted(missing.items(), key=lambda item: (STAGES.index(item[0][0]), item[0][1:]))
         ]
         if without:
             lines.append(f"no seed has all stages at PLR {named(without)}: means there are of different seeds")
         return lines
-
-
-ORDER = ("pretrain", "finetune", "swa")
 
 
 def title(stage, *later_lrs):

@@ -16,7 +16,7 @@ from collections import Counter
 import numpy as np
 
 from data.analysis.choosing import chosen_paths, finishing_command, relative
-from data.analysis.pairing import title
+from data.analysis.pairing import STAGES, title
 from data.analysis.regimes import as_float, is_unfinished
 from data.analysis.study import LENGTHS, stage_of
 from data.commandline import BadInput, lr_name
@@ -25,7 +25,6 @@ from data.runs import Run, is_held
 
 KEPT = ("log_every", "keep", "keep_loss")  # settings in which runs of a stage may well differ
 ONCE = {"band-images"}  # measurements of one run alone
-STAGES = ("pretrain", "converge", "finetune", "swa")
 COLUMNS = (
     "run", "stage", "lrs", "seed", "n", "status", "done", "planned", "unit", "train_loss", "train_accuracy",
     "test_accuracy", "notes", "command",
@@ -145,14 +144,14 @@ class Surroundings:
 
     def notes_on(self, run):
         """What is odd about a run: settings unlike most, a parent that is gone, measurements that only others have."""
-        parent, most = run.config["parent"], self.most | self.most_of_kind[kind_of(run)]
+        most = self.most | self.most_of_kind[kind_of(run)]
         notes = [
             f"{name} {run.settings.get(name)}, of most {of_most}"
             for name, of_most in sorted(most.items())
             if str(run.settings.get(name)) != of_most
         ]
-        if parent and (run.path / parent["run"]).resolve() not in self.paths:
-            notes.append(f"the run that it continues, {parent['run']}, is not here")
+        if run.parent_path and run.parent_path not in self.paths:
+            notes.append(f"the run that it continues, {run.config['parent']['run']}, is not here")
         if run.complete:
             missing = self.measured[kind_of(run), later_lrs(run)] - run.measured()
             missing = sorted(name for name in missing if is_measurable(run, name))

@@ -1,7 +1,7 @@
 """The numbers behind each figure: a function of a study for each, which gathers what the figure shows.
 
-Accuracies are in percent, `std` are sample standard deviations (n - 1) over runs, null where there is one. Functions raise BadInput where the runs of a study
-do not permit the figure.
+Accuracies are in percent, `std` are sample standard deviations (n - 1) over runs, null where there is one. Functions
+raise BadInput where the runs of a study do not permit the figure.
 """
 
 import numpy as np

@@ -146,8 +146,7 @@ class Study:
 
     def parent(self, run):
         """The run that a run continues, or None where it is not here."""
-        origin = run.config["parent"]
-        return self._by_path.get((run.path / origin["run"]).resolve()) if origin else None
+        return self._by_path.get(run.parent_path)
 
     def extreme_flrs(self):
         """The lowest and the highest of flrs(). Raises BadInput where there are fewer than two."""
@@ -177,11 +176,7 @@ def without_parent(runs):
     """Those of the runs that continue one that is not among them, or continue such a run."""
     missing, there = [], {run.path.resolve(): run for run in runs}
     while True:
-        found = [
-            run
-            for run in there.values()
-            if run.config["parent"] and (run.path / run.config["parent"]["run"]).resolve() not in there
-        ]
+        found = [run for run in there.values() if run.parent_path and run.parent_path not in there]
         if not found:
             return sorted(missing, key=lambda run: run.path)
         missing += found
