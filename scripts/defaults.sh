@@ -12,6 +12,7 @@ seeds_per_plr=1                 # runs at every PLR; of several the folders are 
 flrs=                           # learning rates of fine-tuning; b12: the largest PLR that converges [FLRS]
 epochs=200                      # of pre-training [EPOCHS]
 finetune_epochs=200             # of fine-tuning [FINETUNE_EPOCHS]
+finetune_log_every=1            # epochs between its measurements, where losses are kept; else as in pre-training
 windows="2 5 10 50 100"         # numbers of weights that SWA averages [WINDOWS]
 swa_anchor=start                # which of them these averages share: the first (start) or the last (end)
 swa_spacing=1                   # epochs between them

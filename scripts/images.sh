@@ -5,7 +5,7 @@
 #
 #   bash scripts/images.sh SETUP [OUT]
 #
-# SETUP: a file in scripts/setups (s1 to s9: those of the paper; narrow, practical-small, vit-small: for two cores), or
+# SETUP: a file in scripts/setups (s1 to s9: those of the paper; narrow and *-small: for two cores), or
 #   the path of a file of your own like those; scripts/defaults.sh says what can stand in it. Its image set must be
 #   prepared first.
 # OUT: folder for the run folders (default: runs/SETUP).

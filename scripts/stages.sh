@@ -82,10 +82,10 @@ average() {
     python swa.py "$out/pretrain/$1" --windows $windows --anchor "$swa_anchor" --spacing "$swa_spacing" --out "$out/swa"
 }
 
-# finetune RUN FLR...: RUN is a folder in OUT. Losses are only seen to be crossed in logged epochs, here all of them.
+# finetune RUN FLR...: RUN is a folder in OUT. Losses are only seen to be crossed in logged epochs.
 finetune() {
     python finetune.py "$out/$1" --lr "${@:2}" --steps "$finetune_epochs" \
-        ${keep_losses:+--log-every 1 --keep-loss $keep_losses} --out "$out/finetune"
+        ${keep_losses:+--log-every $finetune_log_every --keep-loss $keep_losses} --out "$out/finetune"
 }
 
 # converge LR SEED: training until convergence.

@@ -553,7 +553,7 @@ def test_an_unknown_setup_is_refused(script, setup, listed, tmp_path):
     command, environment = sweep(script, setup)
     code, output = fails(*command, folder=tmp_path, **listed | environment)
     assert code == 2 and calls(listed) == []
-    names = "narrow practical-small s1 s2 s3 s4 s5 s6 s7 s8 s9 vit-small"
+    names = "convnet-small narrow practical-small resnet-small s1 s2 s3 s4 s5 s6 s7 s8 s9 vit-small"
     assert output == (
         f"there is no setup {setup}: give {names}, or a file of settings like those in scripts/setups\n"
     )
@@ -950,7 +950,10 @@ def test_the_training_of_practical_networks(setup, listed):
     assert settings_in(by_hand(setup, listed)) == made
 
 
-@pytest.mark.parametrize("setup", ["narrow", "practical-small", "vit-small"])
+SMALL = ["narrow", "convnet-small", "resnet-small", "practical-small", "vit-small"]
+
+
+@pytest.mark.parametrize("setup", SMALL)
 def test_a_small_setup_trains_as_its_first_lines_say(setup, listed):
     run("bash", "scripts/images.sh", setup, **listed)
     made = calls(listed)
@@ -960,10 +963,10 @@ def test_a_small_setup_trains_as_its_first_lines_say(setup, listed):
     plrs, seeds, epochs = settings_of(setup, "plrs", "seeds_per_plr", "epochs")
     assert len(trained) == len(plrs.split()) * int(seeds) and in_common["--steps"] == [epochs]
     norms, sharpness = (any(words[1] == name for words in made) for name in ("norms", "sharpness"))
-    assert norms == sharpness == ("--keep-loss" in in_common) == (setup == "narrow")
+    assert norms == sharpness == ("--keep-loss" in in_common) == (setup not in ("practical-small", "vit-small"))
 
 
-@pytest.mark.parametrize("setup", [*PAPER, "narrow", "practical-small", "vit-small"])
+@pytest.mark.parametrize("setup", [*PAPER, *SMALL])
 def test_setups_say_how_their_image_set_is_prepared(setup):
     data, prepare = settings_of(setup, "data", "prepare")
     asked = shlex.split(prepare)
