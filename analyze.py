@@ -17,12 +17,12 @@ Measuring, gathering numbers and drawing are separate: measurements are written 
 nothing but a figure's own JSON.
 """
 
+import data.startup  # noqa: F401 # isort: skip - before all else
 import argparse
 import functools
 import itertools
 import re
 
-import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 import torch
 
 import models

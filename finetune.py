@@ -4,9 +4,9 @@ Every run folder and every learning rate give one new folder, DIR/<run>-flr<lear
 rate changes between the stages. The runs may be fine-tuned ones themselves (two-stage pre-training, figure 12).
 """
 
+import data.startup  # noqa: F401 # isort: skip - before all else
 from pathlib import Path
 
-import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
 from data.runs import describe_child, finished_runs

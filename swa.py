@@ -8,9 +8,9 @@ of its length minus (K - 1) times the spacing). The sample order of a
 continued run is that of the run itself, and its optimiser goes on, so that it passes weights of its own past again.
 """
 
+import data.startup  # noqa: F401 # isort: skip - before all else
 from pathlib import Path
 
-import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 import torch
 
 from data.commandline import BadInput, Parser, Refused, natural, positive_int, run

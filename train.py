@@ -3,10 +3,10 @@
 This file owns the training loop, and the training of every network; finetune.py and swa.py import them.
 """
 
+import data.startup  # noqa: F401 # isort: skip - before all else
 import functools
 import time
 
-import data.openmp  # noqa: F401 # isort: skip - before PyTorch
 import torch
 from torch.nn import functional as F
 

@@ -143,6 +143,7 @@ def run(main, at_interrupt="the same command goes on where it was"):
     def terminate(signum, frame):
         raise Terminated
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of those of data.startup
     signal.signal(signal.SIGTERM, terminate)
     try:
         main()
