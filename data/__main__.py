@@ -1,5 +1,6 @@
 """Prepare an image set: read its original files once and write one tensor file for the training scripts."""
 
+import data.startup  # noqa: F401 # isort: skip - before all else
 import dataclasses
 import sys
 from pathlib import Path

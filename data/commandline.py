@@ -1,15 +1,15 @@
 """What the command lines of all scripts share: the parser, argument types, and errors that become exit codes."""
 
 import argparse
-import contextlib
 import math
-import os
 import shlex
 import signal
 import sys
 import time
 
 from tqdm import tqdm
+
+from data.startup import die_by
 
 
 class BadInput(Exception):
@@ -163,13 +163,3 @@ def run(main, at_interrupt="the same command goes on where it was"):
             f"{sys.argv[0]}: {error.filename}: {error.strerror}; fix that or name another place", file=sys.stderr
         )
         sys.exit(2)
-
-
-def die_by(signum):
-    """End this process by a signal: a shell stops its loop only where a command died of Ctrl-C, whatever its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    signal.signal(signum, signal.SIG_DFL)
-    os.kill(os.getpid(), signum)
-    sys.exit(128 + signum)  # the first process of a container does not die of its own signals

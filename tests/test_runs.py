@@ -336,17 +336,30 @@ def test_live_process_holds_its_folder_until_ctrl_c(origin, finished, tmp_path, 
     assert_same_result(folder, finished("train", "ticks", points=150)[1])
 
 
-@pytest.mark.parametrize("script", ["train.py", "finetune.py", "swa.py", "analyze.py"])
+@pytest.mark.parametrize("script", ["train.py", "finetune.py", "swa.py", "analyze.py", "data"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_imports_ends_a_script_with_one_line(script, signum, tmp_path):
     (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    path, environment = ROOT / script, os.environ | {"PYTHONPATH": str(tmp_path)}
+    (tmp_path / "link").symlink_to(ROOT)
+    folder, environment = tmp_path / "link", os.environ | {"PYTHONPATH": str(tmp_path)}
     # The folder of a script comes before PYTHONPATH, and PyTorch after it: this one is found.
-    process = subprocess.Popen([sys.executable, path], env=environment, stdout=-1, stderr=-1, text=True)
+    command, name = (
+        ([folder / script], folder / script) if script != "data" else (["-m", script], ROOT / "data/__main__.py")
+    )
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGUSR1)  # is ignored
+    time.sleep(0.1)
     process.send_signal(signum)
     _, error = process.communicate()
-    assert process.returncode == -signum and error == f"{path}: interrupted before it began\n"
+    assert process.returncode == -signum and error == f"{name}: interrupted before it began\n"
 
 
 @pytest.mark.parametrize("stage", SCRIPTS)

@@ -1,4 +1,5 @@
-# The SI ConvNet of half the paper's width on a fifth of the images, at 16 pixels: for two cores, about six hours.
+# The SI ConvNet of half the paper's width on a fifth of the images, at 16 pixels: for two cores, by an estimate
+# six hours.
 # All of it: bash scripts/images.sh convnet-small. A single run by hand, in bash:
 #   source scripts/defaults.sh; source scripts/setups/convnet-small.sh
 #   python train.py $flags --data "$data" --keep-loss $keep_losses --lr 1e-3 --steps $epochs --out RUN

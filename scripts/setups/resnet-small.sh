@@ -1,5 +1,5 @@
-# The SI ResNet-18 of a quarter of the paper's width on a fifth of the images, at 16 pixels: for two cores, about seven
-# hours.
+# The SI ResNet-18 of a quarter of the paper's width on a fifth of the images, at 16 pixels: for two cores, by an
+# estimate seven hours.
 # All of it: bash scripts/images.sh resnet-small. A single run by hand, in bash:
 #   source scripts/defaults.sh; source scripts/setups/resnet-small.sh
 #   python train.py $flags --data "$data" --keep-loss $keep_losses --lr 1e-3 --steps $epochs --out RUN
