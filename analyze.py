@@ -503,26 +503,28 @@ def norms_command(args):
 
 
 def sharpness_command(args):
-    named = {
-        f"train loss {level:g}": (loss_name(level), "--keep-loss of train.py and finetune.py")
-        for level in args.level
-    }
-    named |= {f"epoch {step}": (step_name(step), "--keep of train.py") for step in args.step}
-    named |= {"the end": ("checkpoint", None)} if args.end else {}
+    named = weights_named(args)
     if not named:
         raise BadInput("sharpness: give the weights to measure: --level LOSS..., --step EPOCH... or --end")
     study = image_study(args)
-    compared, unmeasured = study.of_stage("pretrain") + fine_tuned(study, study.flrs()), {}
-    for where, (name, flag) in named.items():
-        title, runs = f"sharpness at {where}", [run for run in compared if run.has_weights(name)]
-        refuse_others(
-            runs, sharpness_of(name), {"--images": ("most", args.images), "--probes": ("probes", args.probes)}
-        )
-        if runs:
-            unmeasured[title, name] = missing(title, runs, sharpness_of(name))
-        else:
+    compared, unmeasured, wanted = study.of_stage("pretrain") + fine_tuned(study, study.flrs()), {}, set()
+    for where, (name_of, flag) in named.items():
+        title, by_name = f"sharpness at {where}", {}
+        for run in compared:
+            if run.has_weights(name_of(run)):
+                by_name.setdefault(name_of(run), []).append(run)
+        for name, runs in by_name.items():
+            refuse_others(
+                runs, sharpness_of(name), {"--images": ("most", args.images), "--probes": ("probes", args.probes)}
+            )
+            runs = [run for run in runs if (run, name) not in wanted]
+            wanted |= {(run, name) for run in runs}
+            unmeasured[title, name] = missing(title, runs, sharpness_of(name)) if runs else []
+        if not by_name:
+            there = sorted({step for run in compared for step in (*run.kept, run.last_step)})
             fix = f"{flag} does" if flag else "their folders hold no checkpoint.pt"
-            print(f"{title}: nothing to measure: no run kept weights at {where}; {fix}")
+            kept = f" (there are epochs {', '.join(map(str, there))})" if where.startswith("epoch") else ""
+            print(f"{title}: nothing to measure: no run kept weights at {where}{kept}; {fix}")
     if not any(unmeasured.values()):
         return
     device = device_of(args.device)
@@ -530,6 +532,20 @@ def sharpness_command(args):
     for (title, name), runs in unmeasured.items():
         measure = functools.partial(measure_sharpness, evaluator, image_set, name, args.images, args.probes)
         measure_each(title, runs, measure)
+
+
+def weights_named(args):
+    """{which weights sharpness is asked of, in words: (function run -> their name, flag that keeps them or None)}."""
+    named = {}
+    for level in args.level:
+        of_level = "--keep-loss of train.py and finetune.py"
+        named[f"train loss {level:g}"] = (lambda run, level=level: loss_name(level)), of_level
+    for step in args.step:
+        at_step = lambda run, step=step: "checkpoint" if run.last_step == step else step_name(step)  # noqa: E731
+        named[f"epoch {step}"] = at_step, "--keep of train.py"
+    if args.end:
+        named["the end"] = (lambda run: "checkpoint"), None
+    return named
 
 
 def refuse_others(runs, name, options):

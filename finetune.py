@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
-from data.runs import describe_child, finished_runs
+from data.runs import describe_child, finished_runs, refuse_others, step_to_begin_at
 from train import (
     STEPS_HELP,
     add_continuing_arguments,
@@ -31,36 +31,42 @@ def main():
         "--log-every", type=positive_int, help="epochs or iterations between measurements (default: as in the run)"
     )
     parser.add_argument(
-        "--from-step", type=natural, help="epoch or iteration of the runs to begin at (default: their last)"
+        "--from-step",
+        type=natural,
+        help="epoch or iteration of the runs to begin at, or their last where they diverged before (default: their last)",
     )
     add_keep_loss_argument(parser)
     add_continuing_arguments(parser)
     args = parser.parse_args()
 
     device = device_of(args.device)
-    parents = finished_runs(args.runs)
+    parents = finished_runs(args.runs, args.from_step)
     for parent in parents:
         if args.keep_loss and len(parent.members) > 1:
             raise BadInput(f"{parent.path}: has several members; --keep-loss is for runs with one")
-    runs = [(parent, lr) for parent in parents for lr in args.lr]
-    for number, (parent, lr) in enumerate(runs, 1):
-        path = Path(args.out) / f"{parent.path.name}-flr{lr_name(lr)}"
-        finetune(parent, path, lr, args, device, place_of(number, len(runs)))
+    children = [describe(parent, lr, args) for parent in parents for lr in args.lr]
+    refuse_others((path, config) for _, path, config in children)
+    for number, (parent, path, config) in enumerate(children, 1):
+
+        def work(run, task, parent=parent):
+            task.start_from(parent.weights_at(run.config["parent"]["step"]))
+            return train_to_the_end(run, task, args.checkpoint_seconds)
+
+        complete_run(path, config, device, work, place_of(number, len(children)))
 
 
-def finetune(parent, path, lr, args, device, place):
-    """Fine-tune all members of one run at one learning rate, from --from-step or the run's end."""
-    step = parent.last_step if args.from_step is None else args.from_step
+def describe(parent, lr, args):
+    """(parent, folder, config) of the fine-tuning of all members of one run at one learning rate."""
+    path = Path(args.out) / f"{parent.path.name}-flr{lr_name(lr)}"
+    step = step_to_begin_at(parent, parent.last_step if args.from_step is None else args.from_step)
     log_every = args.log_every or parent.settings["log_every"]
-    config = describe_child(
-        "finetune", parent, path, step, [lr], args.steps, log_every, args.data_file, args.keep_loss
+    return (
+        parent,
+        path,
+        describe_child(
+            "finetune", parent, path, step, [lr], args.steps, log_every, args.data_file, args.keep_loss
+        ),
     )
-
-    def work(run, task):
-        task.start_from(parent.weights_at(step))
-        return train_to_the_end(run, task, args.checkpoint_seconds)
-
-    complete_run(path, config, device, work, place)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ continued run is that of the run itself, and its optimiser goes on, so that it p
 """
 
 import data.startup  # noqa: F401 # isort: skip - before all else
+import functools
 from pathlib import Path
 
 import torch
 
 from data.commandline import BadInput, Parser, Refused, natural, positive_int, run
 from data.device import device_of
-from data.runs import Run, describe_child, finished_runs, is_run
+from data.runs import Run, describe_child, finished_runs, is_run, refuse_others, step_to_begin_at
 from train import add_continuing_arguments, complete_run, network_of, place_of, train
 
 
@@ -77,21 +78,24 @@ def main():
     parser.add_argument(
         "--from-step",
         type=natural,
-        help="epoch or iteration of the runs to begin at (default: their last, or with --anchor end as far before it as "
-        "needed)",
+        help="epoch or iteration of the runs to begin at, or their last where they diverged before (default: their last, "
+        "or with --anchor end as far before it as needed)",
     )
     add_continuing_arguments(parser)
     args = parser.parse_args()
 
     device = device_of(args.device)
-    parents = finished_runs(args.runs)
-    for number, parent in enumerate(parents, 1):
-        average(parent, Path(args.out) / parent.path.name, args, device, place_of(number, len(parents)))
+    parents = finished_runs(args.runs, args.from_step)
+    children = [describe(parent, args) for parent in parents]
+    refuse_others((path, config) for _, path, config in children)
+    for number, (parent, path, config) in enumerate(children, 1):
+        work = functools.partial(average, parent, checkpoint_seconds=args.checkpoint_seconds)
+        complete_run(path, config, device, work, place_of(number, len(children)))
 
 
-def average(parent, path, args, device, place):
-    """Continue one run over its largest window and write the averages and what they reach."""
-    network = network_of(parent.config)
+def describe(parent, args):
+    """(parent, folder, config) of the SWA run that continues one run over its largest window. Raises BadInput."""
+    path, network = Path(args.out) / parent.path.name, network_of(parent.config)
     spacing, anchor = args.spacing or network.swa_spacing, args.anchor or network.swa_anchor
     windows = sorted(set(args.windows))
     length = (windows[-1] - 1) * spacing
@@ -103,7 +107,7 @@ def average(parent, path, args, device, place):
                 f"{parent.path}: is too short for windows that reach back {length} {parent.unit}s; give smaller --windows "
                 f"or --spacing, or average from its end on with --anchor start"
             )
-        step = min(step, parent.last_step)  # diverged before
+    step = step_to_begin_at(parent, step)
     refuse_larger_windows_at_end(path, windows, anchor)
     try:
         config = describe_child("swa", parent, path, step, [], length, spacing, args.data_file)
@@ -112,14 +116,17 @@ def average(parent, path, args, device, place):
             raise
         raise BadInput(f"{error}, in a new folder; or average from the run's end on with --anchor start") from None
     config["settings"] |= {"windows": windows, "spacing": spacing, "anchor": anchor}
+    return parent, path, config
 
-    def work(run, task):
-        averages = WindowAverages(windows, spacing, anchor)
-        task.resume(parent.weights_at(step))  # with the optimiser's state: it passes the weights of the longer run
-        metrics = train(run, task, args.checkpoint_seconds, averages)
-        return metrics | {"swa": measure_averages(run, task, averages, metrics["step"][-1])}
 
-    complete_run(path, config, device, work, place)
+def average(parent, run, task, checkpoint_seconds):
+    """Train an SWA run over its largest window, and write the averages and what they reach. Returns the metrics."""
+    averages = WindowAverages(*(run.settings[name] for name in ("windows", "spacing", "anchor")))
+    task.resume(
+        parent.weights_at(run.config["parent"]["step"])
+    )  # with the optimiser's state: it passes weights again
+    metrics = train(run, task, checkpoint_seconds, averages)
+    return metrics | {"swa": measure_averages(run, task, averages, metrics["step"][-1])}
 
 
 def refuse_larger_windows_at_end(path, windows, anchor):

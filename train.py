@@ -282,7 +282,7 @@ def complete_run(path, config, device, work, place=""):
         run.name = f"{path}{place}"
         if not run.complete:
             task = make_task(config, device, data or load_data(config, device))
-            run.grow()
+            run.take_length()
             run.finish(work(run, task))
         print(f"{run.name}: complete")
 

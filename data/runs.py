@@ -19,11 +19,14 @@ This is the only file that names files inside a run folder:
     lock            held by the live process that works on the folder
 """
 
+import copy
 import fcntl
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -105,9 +108,46 @@ class Run:
         if (self.path / "metrics.json").exists():
             self.metrics = _read(self.path / "metrics.json", ("status", "diverged_at", *SERIES))
 
+    end = "checkpoint"  # the name of the weights of its end
+
     @property
     def complete(self):
         return self.metrics.get("status") == COMPLETE
+
+    @property
+    def lengths(self):
+        """The lengths at which the run is or has been complete."""
+        earlier = {earlier["steps"] for earlier in self.config.get("earlier", [])}
+        there = {step for step in earlier if self.has_row(step) and (step >= self.last_step or step in self.kept)}
+        return there | ({self.settings["steps"]} if self.complete else set())
+
+    @property
+    def kept(self):
+        """The steps before the last one whose weights the run has kept."""
+        return {step for step in {*self.settings["keep"], *self.kept_earlier} if step < self.last_step}
+
+    @property
+    def all_diverged(self):
+        return None not in self.metrics["diverged_at"]
+
+    @property
+    def trained_to(self):
+        """The step of the checkpoint, from which the run goes on; -1 where there is none."""
+        return self.weights()["step"] if self.has_weights("checkpoint") else -1
+
+    def has_row(self, step):
+        """Whether metrics tell of the run as it was at a step: it is logged, or every member had diverged before."""
+        steps = self.metrics.get("step", [])
+        return step in steps or (bool(steps) and steps[-1] < step and self.all_diverged)
+
+    def until(self, step):
+        """The run as it was when it ended at a step that has_row()."""
+        run = copy.copy(self)
+        run.settings = self.settings | {"steps": step}
+        of_any_length = {k: v for k, v in self.metrics.items() if k not in METRICS_OF_THE_END}
+        run.metrics = metrics_until(of_any_length, step) | {"status": COMPLETE}
+        run.end = step_name(step) if run.last_step == step else "checkpoint"
+        return run
 
     @property
     def parent_path(self):
@@ -131,7 +171,11 @@ class Run:
         return self.metrics["step"][-1]
 
     def weights(self, name="checkpoint"):
-        """The tensors of checkpoint.pt, step-N.pt or swa-K.pt, by name without the ending, on the CPU."""
+        """The tensors of checkpoint.pt, step-N.pt or swa-K.pt, by name without the ending, on the CPU.
+
+        `checkpoint` of a run as it was earlier, see until(), are those kept of its end then.
+        """
+        name = self.end if name == "checkpoint" else name
         path = self.path / f"{name}.pt"
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -144,6 +188,7 @@ class Run:
             ) from None
 
     def has_weights(self, name):
+        name = self.end if name == "checkpoint" else name
         return (self.path / f"{name}.pt").exists()
 
     def weights_at(self, step):
@@ -158,20 +203,105 @@ class Run:
             )
         return checkpoint
 
+    def settings_for(self, config):
+        """The settings of the run that a command asks for by its config: those of this one, or with another length.
+
+        Longer are more steps, and more windows of an SWA run; and more weights may be kept, of steps that are to come. A
+        run that is not complete may also become one that is shorter, as long as it has not been trained beyond that.
+        Raises Refused where anything else differs.
+        """
+        asked = {key: config[key] for key in IDENTITY}
+        if self.kept_earlier:
+            keep = sorted({*asked["settings"]["keep"], *self.kept_earlier})
+            asked["settings"] = asked["settings"] | {"keep": keep}
+        differences = self._differences(asked)
+        settings = self._with_length(asked) if differences else self.settings
+        if settings is None:
+            fix = "use them, name another folder, or remove this one"
+            parent, other = self.config["parent"], config["parent"]
+            if parent and other and parent["run"] == other["run"] and parent["step"] != other["step"]:
+                fix = f"--from-step {parent['step']} goes on with it; or name another folder, or remove this one"
+            raise Refused(f"{self.path}: was made with other settings ({'; '.join(differences)}); {fix}")
+        return settings
+
+    def _differences(self, asked, **settings):
+        """Where the config differs from what is asked for, as texts; as if it had these settings."""
+        there = {key: self.config[key] for key in IDENTITY}
+        return _differences(there | {"settings": self.settings | settings}, asked)
+
+    def _with_length(self, asked):
+        """The settings with the length that is asked for, None where this run cannot become one of it."""
+        there, trained = self.settings, self.trained_to
+        lengths = {
+            name: asked["settings"][name] for name in GROWING if name in there and name in asked["settings"]
+        }
+        if self._differences(asked, **lengths):
+            return None
+        shorter = is_longer(there, lengths) and not self.complete and trained <= lengths["steps"]
+        if not shorter and not is_longer(lengths, there):
+            return None
+        if any(step <= trained for step in set(lengths["keep"]) - set(there["keep"])):
+            return None
+        keep = {*there["keep"], *lengths["keep"], *self._end_to_keep()}
+        return there | lengths | {"keep": sorted(step for step in keep if step <= lengths["steps"])}
+
+    def _end_to_keep(self):
+        """[the last step], where the run got there and others may have begun there, or else []."""
+        steps, stage = self.settings["steps"], self.config["stage"]
+        return [steps] if self.trained_to == steps and stage != "swa" else []
+
+    @property
+    def finishing_command(self):
+        """The command that began the run, and goes on with it, for a shell; None where config.json does not say."""
+        argv, parent = self.config.get("argv"), self.config["parent"]
+        if not argv:
+            return None
+        if parent and "--from-step" not in argv and is_run(self.parent_path):
+            made_longer = "earlier" in read_json(self.parent_path / "config.json")
+            argv = [*argv, "--from-step", str(parent["step"])] if made_longer else argv
+        return f"python {shlex.join(argv)}"
+
     def measurement(self, name):
-        """A later measurement (features, ...) as a dictionary, or None where it was not made."""
+        """A later measurement (features, ...) as a dictionary, or None where it was not made, or of another end."""
         path = self.path / f"{name}.json"
-        return read_json(path) if path.exists() else None
+        content = read_json(path) if path.exists() else None
+        if content is not None and measures_the_end(name):
+            of_whole = None if "earlier" in self.config else self.last_step  # those made before this was recorded
+            return content if content.get("end", of_whole) == self.last_step else None
+        return content
 
     def measured(self):
         """The names of the measurements that were made."""
-        return {path.stem for path in self.path.glob("*.json")} - {"config", "metrics"}
+        names = {path.stem for path in self.path.glob("*.json")} - {"config", "metrics"}
+        return {name for name in names if self.measurement(name)} if "earlier" in self.config else names
 
     def write_measurement(self, name, content):
         """Write a measurement beside the run. Raises Refused while another process holds the folder."""
         lock = hold(self.path)
-        write_json(self.path / f"{name}.json", content)
+        write_json(
+            self.path / f"{name}.json", content | ({"end": self.last_step} if measures_the_end(name) else {})
+        )
         os.close(lock)
+
+
+def is_longer(settings, other):
+    """Whether a run with these settings has all windows and steps of one with other settings, and more."""
+    windows, of_other = {*settings.get("windows", [])}, {*other.get("windows", [])}
+    at_least = settings["steps"] >= other["steps"] and windows >= of_other
+    return at_least and (settings["steps"] > other["steps"] or windows > of_other)
+
+
+def metrics_until(metrics, step):
+    """Metrics as they were when training had come to a step."""
+    logged = sum(logged <= step for logged in metrics["step"])
+    metrics = {key: value[:logged] if key in SERIES else value for key, value in metrics.items()}
+    diverged_at = [None if at is None or at > step else at for at in metrics["diverged_at"]]
+    return metrics | {"diverged_at": diverged_at}
+
+
+def measures_the_end(name):
+    """Whether a measurement is one of the weights at the end of a run."""
+    return any(fnmatchcase(name, pattern) for pattern in MEASURED_AT_THE_END)
 
 
 def is_run(path):
@@ -242,15 +372,31 @@ def is_held(path):
     return False
 
 
-def finished_runs(paths):
-    """Runs to continue, all checked before the first is. Raises BadInput for one that is not complete."""
+def finished_runs(paths, step=None):
+    """Runs to continue from a step, by default their last one. Raises BadInput where one has not come to it."""
     runs = [Run(path) for path in paths]
     for parent in runs:
         if parent.config["stage"] == "swa":
             raise BadInput(f"{parent.path}: is an SWA run; give the run that it continued, or another")
-        if not parent.complete:
-            raise BadInput(f"{parent.path}: is not complete; finish it first by the command that began it")
+        if not parent.complete and not (parent.metrics and step in parent.kept):
+            command = parent.finishing_command or "the command that began it"
+            kept = parent.metrics and sorted(parent.kept)
+            instead = f", or begin at a step that it has kept: --from-step {kept[-1]}" if kept else ""
+            raise BadInput(f"{parent.path}: is not complete; finish it first: {command}{instead}")
     return runs
+
+
+def step_to_begin_at(parent, step):
+    """The step of a run that is continued from a step on: that, or its last where it ended early (diverged) before."""
+    ended_early = parent.complete and parent.last_step < parent.settings["steps"]
+    return min(step, parent.last_step) if ended_early else step
+
+
+def refuse_others(runs):
+    """Raise Refused where a folder holds a run that another command made. runs: [(folder, config)]."""
+    for path, config in runs:
+        if is_run(path):
+            Run(path).settings_for(config)
 
 
 def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, keep_losses=()):
@@ -258,7 +404,7 @@ def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, 
 
     Raises BadInput, before anything is written, where the parent has not kept that step.
     """
-    kept = sorted({kept for kept in parent.settings["keep"] if kept < parent.last_step} | {parent.last_step})
+    kept = sorted(parent.kept | ({parent.last_step} if parent.complete else set()))
     if step not in kept:
         raise BadInput(
             f"{parent.path}: has no weights of {parent.unit} {step}, only of {', '.join(map(str, kept))}; "
@@ -287,11 +433,13 @@ class OpenRun(Run):
     """A run folder that this process holds and writes.
 
     path: the folder, made if missing. config: a dictionary with the keys of IDENTITY; what tells of this execution
-    is added to it when the folder is new. Where it is that of a longer run, grow() makes the run one, which is not
+    is added to it when the folder is new. Where it is that of a run of another length, take_length() makes it one, which is not
     complete then.
     Raises Refused where another live process holds the folder, or it was made with another config, and BadInput
     where the folder cannot be made or holds other things.
     """
+
+    other_length = None  # the settings of the run that is asked for, where this one is to become it
 
     def __init__(self, path, config, device):
         path = Path(path)
@@ -317,86 +465,49 @@ class OpenRun(Run):
             write_json(path / "config.json", {**config, **describe_execution(device)})
         super().__init__(path)
         self.device = device
-        asked = {key: config[key] for key in IDENTITY}
-        if self.kept_earlier:
-            keep = sorted({*asked["settings"]["keep"], *self.kept_earlier})
-            asked["settings"] = asked["settings"] | {"keep": keep}
-        differences = self._differences(asked)
-        self.grown = self._grown(asked) if differences else None
-        if differences and self.grown is None:
-            raise Refused(
-                f"{path}: was made with other settings ({'; '.join(differences)}); "
-                "use them, name another folder, or remove this one"
-            )
-
-    def _differences(self, asked, **settings):
-        """Where the config differs from what is asked for, as texts; as if it had these settings."""
-        there = {key: self.config[key] for key in IDENTITY}
-        return _differences(there | {"settings": self.settings | settings}, asked)
-
-    def _grown(self, asked):
-        """The settings of the longer run that is asked for and that this one is the beginning of, None where it is not.
-
-        Longer are more steps, and more windows of an SWA run; and more weights may be kept, of steps that are to come.
-        """
-        there, more = self.settings, {name: asked["settings"].get(name, []) for name in GROWING}
-        longer = more["steps"] > there["steps"] or set(more["windows"]) > set(there.get("windows", []))
-        shorter = more["steps"] < there["steps"] or not set(more["windows"]) >= set(there.get("windows", []))
-        in_both = {name: value for name, value in more.items() if name in there}
-        if shorter or not longer or self._differences(asked, **in_both):
-            return None
-        trained = self.weights()["step"] if self.has_weights("checkpoint") else -1
-        if any(step <= trained for step in set(more["keep"]) - set(there["keep"])):
-            return None
-        return there | in_both | {"keep": sorted({*there["keep"], *more["keep"], *self._end_to_keep()})}
-
-    def _end_to_keep(self):
-        """[the last step], where the run got there and others may have begun there, or else []."""
-        steps, stage = self.settings["steps"], self.config["stage"]
-        reached = self.has_weights("checkpoint") and self.weights()["step"] == steps
-        return [steps] if reached and stage != "swa" else []
+        asked = self.settings_for(config)
+        if asked != self.settings:
+            self.other_length = asked
 
     @property
     def complete(self):
-        return super().complete and self.grown is None
+        return super().complete and self.other_length is None
 
-    def grow(self):
-        """Make this the longer run that was asked for, where it is shorter: what is missing is then to be trained.
+    def take_length(self):
+        """Make this the run of another length that was asked for, where it is not: what is missing is then to be trained.
 
-        The weights of its end are kept, measurements of them are not. After a kill at any moment the run is still the
-        shorter one, perhaps not complete, or already the longer one; the same command goes on with either.
+        The weights of its end are kept. After a kill at any moment the run is still the former one, perhaps not
+        complete, or already the other one; the same command goes on with either.
         """
-        if self.grown is None:
+        if self.other_length is None:
             return
-        there, grown, execution = self.settings, self.grown, describe_execution(self.device)
-        longer = [f"{k} {there[k]}, now {grown[k]}" for k in ("steps", "windows") if there.get(k) != grown.get(k)]
-        print(f"{self.path}: is made longer ({'; '.join(longer)})")
+        there, asked, execution = self.settings, self.other_length, describe_execution(self.device)
+        changed = [f"{k} {there[k]}, now {asked[k]}" for k in ("steps", "windows") if there.get(k) != asked.get(k)]
+        print(f"{self.path}: is made {'longer' if is_longer(asked, there) else 'shorter'} ({'; '.join(changed)})")
         kept = self._end_to_keep()
         for step in kept:
             self.keep(step_name(step), self.weights())
         if self.metrics:
             of_any_length = {k: v for k, v in self.metrics.items() if k not in METRICS_OF_THE_END}
             self.write_metrics(of_any_length | {"status": RUNNING})
-        self._remove_measurements()
+        self._forget_geometry()
         windows = there.get("windows", [])
-        if any(window < max(windows) for window in {*grown.get("windows", [])} - {*windows}):
+        if any(window < max(windows) for window in {*asked.get("windows", [])} - {*windows}):
             # Weights were not summed for such a window: they are passed again, from where the run began.
             (self.path / "checkpoint.pt").unlink(missing_ok=True)
         earlier = {name: self.config.get(name) for name in execution}
         earlier |= {"steps": there["steps"], "keep": sorted({*there["keep"], *kept})}
         all_earlier = [*self.config.get("earlier", []), earlier]
-        self.config |= execution | {"settings": grown, "earlier": all_earlier}
+        self.config |= execution | {"settings": asked, "earlier": all_earlier}
         write_json(self.path / "config.json", self.config)
-        self.settings, self.grown = grown, None
+        self.settings, self.other_length = asked, None
 
-    def _remove_measurements(self):
-        """Remove what was measured of the end of the run, alone or among all that continues the same pre-training."""
-        files = [file for name in MEASURED_AT_THE_END for file in self.path.glob(f"{name}.json")]
+    def _forget_geometry(self):
+        """Remove what was measured among the solutions that continue the same pre-training, if this is one of them."""
         if self.config["stage"] == "finetune":
-            files += self.parent_path.glob("geometry-*.json")
-        for file in files:
-            print(f"{file}: is removed, as it measures the shorter run; measure again")
-            file.unlink()
+            for file in self.parent_path.glob("geometry-*.json"):
+                print(f"{file}: is removed, as it measures {self.path} at another length; measure again")
+                file.unlink()
 
     def resume(self):
         """(checkpoint, metrics trimmed to it) to go on from, or None for a new run."""
@@ -407,12 +518,7 @@ class OpenRun(Run):
                 f"{self.path}: has a checkpoint.pt but no metrics.json; remove the folder and run again"
             )
         checkpoint = self.weights()
-        logged = sum(step <= checkpoint["step"] for step in self.metrics["step"])
-        metrics = {key: value[:logged] if key in SERIES else value for key, value in self.metrics.items()}
-        metrics["diverged_at"] = [
-            step if step is not None and step <= checkpoint["step"] else None for step in metrics["diverged_at"]
-        ]
-        return checkpoint, metrics
+        return checkpoint, metrics_until(self.metrics, checkpoint["step"])
 
     def save(self, metrics, checkpoint):
         """Write metrics, then the checkpoint, which so never points past the metrics on disk."""
@@ -429,6 +535,8 @@ class OpenRun(Run):
 
     def finish(self, metrics):
         """Declare the run complete: the last thing written."""
+        if "earlier" in self.config:
+            self._forget_geometry()  # measured again while the run was shown as it was
         self.write_metrics(metrics | {"status": COMPLETE})
 
     def __enter__(self):

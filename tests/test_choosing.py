@@ -44,6 +44,7 @@ def test_patterns_match_paths_in_the_folder_and_names(study):
         ((["nowhere/*"],), "--only-runs 'nowhere/.': matches no run folder"),
         (([], ["a b"]), "--exclude 'a b': matches no run folder"),
         ((["swa/*"], ["swa/*"]), "leave no run"),
+        (((), ["pretrain/*"]), "--only-runs and --exclude leave no complete pre-training"),
     ],
 )
 def test_patterns_that_match_nothing_or_leave_nothing_are_bad_input(study, choice, message):
@@ -80,10 +81,11 @@ def test_a_refusal_names_the_odd_runs_and_both_ways_out_work(study):
         Study(study)
     message = str(refusal.value)
     assert message.startswith(
-        f"{study}: long a, long b and 5 other runs, as pretrain/0.0001, differ in steps (None and "
+        f"{study}: long a, long b have steps 300 or 400, and the 5 others, as pretrain/0.0001, steps 20; skip "
     )
+    assert "make the shorter ones longer by their commands with --steps 400, or" in message
     _, _, patterns = message.partition("--exclude ")
-    exclude = shlex.split(patterns.partition(", or")[0])
+    exclude = shlex.split(patterns.partition(", ")[0])
     assert exclude == ["long a", "long b"] and "--only-runs" in message and "\n" not in message
     assert len(Study(study, (), exclude).runs) == 20
     assert [run.path.name for run in Study(study, ["long a"]).runs] == ["long a"]
@@ -94,8 +96,19 @@ def test_many_odd_runs_are_not_all_named(study):
         write_run(
             study / f"wide{number:02d}", "pretrain", [{"lrs": [5.0], "seed": number}], IMAGES | {"width": 16}
         )
-    with pytest.raises(BadInput, match="wide00, .*, wide07 and 4 more and 20 other runs.*--exclude PATTERN"):
+    with pytest.raises(
+        BadInput, match="wide00, .*, wide07 and 4 more have width 16, and the 20 others.*--exclude PATTERN"
+    ):
         Study(study)
+
+
+def test_a_pattern_stands_for_all_runs_in_a_folder(study):
+    for number in range(12):
+        write_run(study / f"wide/{number}", "pretrain", [{"lrs": [5.0], "seed": number}], IMAGES | {"width": 16})
+    write_run(study / "other", "pretrain", [{"lrs": [5.0], "seed": 0}], IMAGES | {"width": 16})
+    with pytest.raises(BadInput, match=r"--exclude other 'wide/\*', take"):
+        Study(study)
+    assert len(Study(study, (), ["other", "wide/*"]).runs) == 20
 
 
 def test_what_was_started_from_excluded_runs_is_skipped_with_them(tmp_path):
@@ -104,7 +117,7 @@ def test_what_was_started_from_excluded_runs_is_skipped_with_them(tmp_path):
         write_run(tmp_path / name, "pretrain", [{"lrs": [1e-3], "seed": name}], settings)
         child, settings = {"lrs": [1e-3, 1e-4], "seed": name}, IMAGES | {"first_step": steps}
         write_run(tmp_path / f"{name}-child", "finetune", [child], settings, parent=tmp_path / name)
-    with pytest.raises(BadInput, match="differ in steps"):
+    with pytest.raises(BadInput, match="short has steps 20, and the other, long, steps 300; skip"):
         Study(tmp_path)
     assert [run.path.name for run in Study(tmp_path, (), ["long"]).runs] == ["short", "short-child"]
 

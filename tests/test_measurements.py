@@ -480,12 +480,22 @@ def test_sharpness_along_training_is_that_of_kept_epochs_and_of_the_end(study, m
     assert {path.parent.name for path in study.rglob("sharpness-checkpoint*")} == {
         path.name for stage in ("pretrain", "finetune") for path in (study / stage).iterdir()
     }
-    assert (
-        "sharpness at epoch 7: nothing to measure: no run kept weights at epoch 7; --keep of train.py does" in out
+    steps = ", ".join(map(str, sorted({load(path)["step"] for path in study.rglob("checkpoint.pt")})))
+    nothing = (
+        f"nothing to measure: no run kept weights at epoch 7 (there are epochs {steps}); --keep of train.py does"
     )
+    assert f"sharpness at epoch 7: {nothing}" in out
     # One pass for the gradient, a product for each step of Lanczos and the residual, and two probes.
     passes = re.findall(rf"sharpness at epoch 1: run 0/1, plr{PLRS[0]}, pass (\d+) over 64 images", out)
     assert [int(number) for number in passes] == list(range(1, len(passes) + 1)) and len(passes) > 10
+
+
+def test_sharpness_at_the_epoch_of_the_end_is_that_of_the_end(study, monkeypatch, capsys):
+    step, options = load(study / f"pretrain/plr{PLRS[0]}/checkpoint.pt")["step"], ["--images", 64, "--probes", 2]
+    command(monkeypatch, "sharpness", study, "--step", step, "--end", *options)
+    found = [path for path in study.rglob("sharpness-*.json")]
+    assert {path.stem for path in found} == {"sharpness-checkpoint"} and len(found) == len(set(found))
+    assert capsys.readouterr().out.count("plr") == 0 or not list(study.rglob("sharpness-step*"))
 
 
 def test_sharpness_needs_to_know_of_what(study, monkeypatch):

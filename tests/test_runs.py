@@ -691,7 +691,7 @@ def test_measurements_stand_beside_the_run(origin, tmp_path):
     shutil.copytree(origin / "ticks", tmp_path / "run")
     assert Run(tmp_path / "run").measurement("features") is None
     Run(tmp_path / "run").write_measurement("features", {"accuracy": torch.tensor([[0.5, float("nan")]])})
-    assert Run(tmp_path / "run").measurement("features") == {"accuracy": [[0.5, None]]}
+    assert Run(tmp_path / "run").measurement("features") == {"accuracy": [[0.5, None]], "end": 10}
 
 
 def test_lock_is_free_after_its_holder(tmp_path):

@@ -34,7 +34,7 @@ def test_a_complete_run_has_its_numbers(study, monkeypatch, capsys):
         "n": 1,
         "status": "complete",
         "done": 20,
-        "planned": None,
+        "planned": 20,
         "unit": "epoch",
         "train_loss": 1,
         "train_accuracy": 0.8,
@@ -48,7 +48,11 @@ def test_a_complete_run_has_its_numbers(study, monkeypatch, capsys):
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split()[:6] == ["run", "stage", "PLR", "seed", "n", "status"] and len(lines) == 20
     [line] = [line for line in lines if line.startswith("pretrain/0.01 ")]
-    assert line.split() == ["pretrain/0.01", "pre-training", *"1e-2 1 1 complete 20 epochs 1 80.00 40.00".split()]
+    assert line.split() == [
+        "pretrain/0.01",
+        "pre-training",
+        *"1e-2 1 1 complete 20/20 epochs 1 80.00 40.00".split(),
+    ]
     assert [line.split()[0] for line in lines[:5]] == [f"pretrain/{plr}" for plr in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)]
 
 
@@ -91,7 +95,7 @@ def test_what_is_odd_is_noted(study):
     write_run(study / "short", "pretrain", [member], IMAGES, train_loss=[falling], train_accuracy=[0.5])
     notes = {name: row(study, name)["notes"] for name in ("longer", "wider", "lost", "diverged", "short")}
     assert notes == {
-        "longer": ["steps 300, of most None"],
+        "longer": ["steps 300, of most 20"],
         "wider": ["width 16, of most 8"],
         "lost": ["the run that it continues, ../gone, is not here"],
         "diverged": ["diverged at epoch 3"],

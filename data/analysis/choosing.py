@@ -93,40 +93,56 @@ def refuse_differences(folder, runs, names):
     if len(groups) < 2:
         return
     most, *others = sorted(groups.values(), key=len, reverse=True)
-    values = {
-        name: list(dict.fromkeys(str(group[0].settings.get(name)) for group in (most, *others))) for name in names
-    }
-    differences = [f"{name} ({' and '.join(values[name])})" for name in sorted(names) if len(values[name]) > 1]
-    odd = [relative(run.path, folder) for group in others for run in group]
+    differing = [
+        name for name in sorted(names) if len({str(of[0].settings.get(name)) for of in groups.values()}) > 1
+    ]
+
+    def values(groups):
+        """What these groups have, in words: `steps 20, width 8`, or `steps 20 or 30`."""
+        of_names = {name: dict.fromkeys(str(of[0].settings.get(name)) for of in groups) for name in differing}
+        return ", ".join(f"{name.replace('_', ' ')} {' or '.join(found)}" for name, found in of_names.items())
+
+    odd = [run for group in others for run in group]
+    example = relative(most[0].path, folder)
+    others_text = f"{len(most)} others, as {example}" if len(most) > 1 else f"other, {example}"
+    longer = ""
+    if differing == ["steps"]:
+        longest = max(run.settings["steps"] for run in runs)
+        longer = f", make the shorter ones longer by their commands with --steps {longest}"
     raise BadInput(
-        f"{folder}: {named(odd)} and {len(most)} other runs, as {relative(most[0].path, folder)}, differ in "
-        f"{', '.join(differences)}; {ways_out(odd)}, or give the folder of one experiment"
+        f"{folder}: {named(relative(run.path, folder) for run in odd)} ha{'s' if len(odd) == 1 else 've'} "
+        f"{values(others)}, and the {others_text}, {values([most])}; "
+        f"{ways_out(folder, odd)}{longer}, or give the folder of one experiment"
     )
 
 
 def refuse_repeated(folder, repeated):
     """Raise BadInput where solutions are there twice. repeated: [(run, an earlier run with the same one)]."""
     if repeated:
-        first, second = ([relative(run.path, folder) for run in runs] for runs in zip(*repeated))
+        first, second = (list(dict.fromkeys(runs)) for runs in zip(*repeated))
+        names = [named(relative(run.path, folder) for run in runs) for runs in (first, second)]
         raise BadInput(
-            f"{folder}: {named(dict.fromkeys(first))} and {named(dict.fromkeys(second))} hold the same learning rate "
-            f"and seed; {ways_out(list(dict.fromkeys(first)))}, or remove them"
+            f"{folder}: {' and '.join(names)} hold the same learning rate and seed; {ways_out(folder, first)}, or remove "
+            f"them"
         )
 
 
-def ways_out(odd):
+def ways_out(folder, odd):
     """How to go on without odd runs, or with them."""
-    patterns = shlex.join(odd) if len(odd) <= MOST_NAMED else "PATTERN..."
-    return f"skip the former by --exclude {patterns}, or take others by --only-runs PATTERN..."
+    return f"skip the former by --exclude {exact_patterns(folder, odd)}, take others by --only-runs PATTERN..."
+
+
+def exact_patterns(folder, runs):
+    """Shell patterns, quoted, that match these runs and no others in the folder; `PATTERN...` where there are many."""
+    paths, wanted, patterns = run_paths(folder), {run.path for run in runs}, {}
+    for path in (run.path for run in runs):
+        of_siblings = f"{relative(path.parent, folder)}/*"
+        matched = match_any(paths, folder, [of_siblings])
+        patterns[of_siblings if len(matched) > 1 and wanted >= {*matched} else relative(path, folder)] = None
+    return shlex.join(patterns) if len(patterns) <= MOST_NAMED else "PATTERN..."
 
 
 # ----------------------------------------------------------------------------------------------------- unfinished runs
-
-
-def finishing_command(run):
-    """The command that began a run, and goes on with it, for a shell; None where config.json does not say."""
-    argv = run.config.get("argv")
-    return f"python {shlex.join(argv)}" if argv else None
 
 
 def progress_of(run):
@@ -141,7 +157,7 @@ def how_to_finish(run):
     """The command that finishes a run, or that a process is at work on it."""
     if is_held(run.path):
         return "a process is at work on it"
-    return finishing_command(run) or "by the command that began it"
+    return run.finishing_command or "by the command that began it"
 
 
 def fix_of_incomplete(folder, runs):

@@ -15,7 +15,7 @@ from collections import Counter
 
 import numpy as np
 
-from data.analysis.choosing import chosen_paths, finishing_command, relative
+from data.analysis.choosing import chosen_paths, relative
 from data.analysis.pairing import STAGES, title
 from data.analysis.regimes import as_float, is_unfinished
 from data.analysis.study import LENGTHS, stage_of
@@ -100,7 +100,7 @@ def row_of(run, index, folder, notes):
         "planned": run.settings.get("steps"),
         "unit": run.metrics.get("unit"),
         "notes": notes,
-        "command": finishing_command(run) if status == "stopped" else None,
+        "command": run.finishing_command if status == "stopped" else None,
         **found,
     }
 

@@ -18,6 +18,7 @@ from data.analysis.choosing import (
     refuse_repeated,
     relative,
 )
+from data.analysis.lengths import Lengths, had_diverged, kind_of, stage_of
 from data.analysis.pairing import Pairing, key_of
 from data.commandline import BadInput
 from data.runs import geometry_name
@@ -31,7 +32,8 @@ class Study:
     """The complete runs of one experiment, whose settings are the same but for LENGTHS.
 
     only, exclude: shell patterns that choose among the runs in the folder, see choosing.py. Runs that continue one that is
-    not among them are `without_parent`, and `incomplete` those that are not complete; neither are in `runs`.
+    not among them are `without_parent`, and `incomplete` those that are not complete; neither are in `runs`. Runs that were
+    made longer are compared at the length of the others, see lengths.py.
     settings: those that are the same. network: what must be known of the network, see Run.network.
     Raises BadInput where runs differ, or where no pre-training is among them.
     """
@@ -39,13 +41,15 @@ class Study:
     def __init__(self, folder, only=(), exclude=()):
         self.folder = folder
         every_run = chosen_runs(folder, only, exclude)
-        self.incomplete = [run for run in every_run if not run.complete]
         self.without_parent = without_parent(every_run)
-        self.runs = [run for run in every_run if run.complete and run not in self.without_parent]
+        self.lengths = Lengths([run for run in every_run if run not in self.without_parent])
+        self.incomplete = [run for run in every_run if not run.complete and not self.lengths.at_length.get(run)]
+        self.runs = [run for run in self.lengths.at_length.values() if run]
         self._by_path = {run.path.resolve(): run for run in self.runs}
         if not self.of_stage("pretrain"):
             fix = fix_of_incomplete(folder, self.incomplete) or "make some with train.py"
-            raise BadInput(f"{folder}: holds no complete pre-training run; {fix}")
+            chosen = "--only-runs and --exclude leave" if only or exclude else "holds"
+            raise BadInput(f"{folder}: {chosen} no complete pre-training run; {fix}")
         refuse_differences(folder, self.runs, {name for run in self.runs for name in run.settings} - {*LENGTHS})
         self._refuse_unlike_runs()
         first = self.runs[0]
@@ -64,9 +68,8 @@ class Study:
         of_kinds, seen, repeated = {}, {}, []
         for run in self.runs:
             for member in run.members:
-                kind = (stage_of(run), len(member["lrs"]))
-                of_kinds.setdefault(kind, {})[run] = None
-                solution = (*kind, *member["lrs"], *key_of(member))
+                of_kinds.setdefault(kind_of(run), {})[run] = None
+                solution = (*kind_of(run), *member["lrs"], *key_of(member))
                 if seen.setdefault(solution, run) is not run:
                     repeated.append((run, seen[solution]))
         for runs in of_kinds.values():
@@ -80,7 +83,7 @@ class Study:
     def _continues_diverged(self, run):
         """Whether a run continues one whose members all diverged, which ended it early."""
         parent = self.parent(run)
-        return parent is not None and None not in parent.metrics["diverged_at"]
+        return parent is not None and had_diverged(parent, run.config["parent"]["step"])
 
     def lines(self):
         """What to say of runs that are skipped: incomplete ones, ones whose parent is missing, seeds that stages lack."""
@@ -88,6 +91,7 @@ class Study:
         if self.without_parent:
             names = named(relative(run.path, self.folder) for run in self.without_parent)
             lines.append(f"{self.folder}: the runs that these continue are not here, so they are skipped: {names}")
+        lines += self.lengths.lines(self.folder)
         return [*lines, *(f"{self.folder}: {line}" for line in self.pairing.lines())]
 
     @functools.cached_property
@@ -181,12 +185,6 @@ def without_parent(runs):
             return sorted(missing, key=lambda run: run.path)
         missing += found
         there = {path: run for path, run in there.items() if run not in found}
-
-
-def stage_of(run):
-    """The stage of a run as Study.of_stage() names them."""
-    stage = run.config["stage"]
-    return "converge" if stage == "pretrain" and run.settings["until_loss"] is not None else stage
 
 
 def final(name):
