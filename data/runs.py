@@ -433,8 +433,8 @@ class OpenRun(Run):
     """A run folder that this process holds and writes.
 
     path: the folder, made if missing. config: a dictionary with the keys of IDENTITY; what tells of this execution
-    is added to it when the folder is new. Where it is that of a run of another length, take_length() makes it one, which is not
-    complete then.
+    is added to it when the folder is new. Where it is that of a run of another length, take_length() makes it one,
+    which is not complete then.
     Raises Refused where another live process holds the folder, or it was made with another config, and BadInput
     where the folder cannot be made or holds other things.
     """
