@@ -30,7 +30,7 @@ from data import bands, images, ticks
 from data.analysis.choosing import add_choice_arguments, chosen_runs
 from data.analysis.commands import add_folder_arguments, add_reading_commands, study_of
 from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW
-from data.commandline import BadInput, Parser, Progress, Refused, natural, positive_float, positive_int
+from data.commandline import BadInput, Parser, Progress, Refused, natural, positive_float, positive_int, say
 from data.commandline import run as run_script
 from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, use_precision
 from data.runs import bands_name, geometry_name, loss_name, low_ends_name, sharpness_of, step_name
@@ -365,7 +365,7 @@ def geometry_command(args):
     try:
         low, high = study.extreme_flrs()
     except BadInput as too_few:
-        print(f"geometry: nothing to measure: {too_few}")
+        say(f"geometry: nothing to measure: {too_few}")
         return
     runs = []
     for run in study.of_stage("pretrain"):
@@ -373,7 +373,7 @@ def geometry_command(args):
             solutions_around(study, run, low, high)
             runs.append(run)
         except BadInput as error:
-            print(f"skipped: {error}")
+            say(f"skipped: {error}")
     if not runs:
         print("geometry: nothing to measure: no pre-training has all its solutions here")
         return
@@ -407,7 +407,7 @@ def missing(title, runs, name, *keys):
 
     found = [run for run in runs if is_missing(run)]
     if not found:
-        print(f"{title}: all {len(runs)} runs are measured")
+        say(f"{title}: all {len(runs)} runs are measured")
     return found
 
 
@@ -432,10 +432,10 @@ def measure_each(title, runs, measure, points=1):
                 if points == 1:
                     advance()
             except BadInput as error:
-                print(f"skipped: {error}")
+                say(f"skipped: {error}")
             except Refused as error:
                 refused.append(error)
-                print(f"skipped: {error}")
+                say(f"skipped: {error}")
     if refused:
         raise Refused(f"{title}: {len(refused)} folders were held by other processes; give the command again")
 
@@ -493,7 +493,7 @@ def without_low_ends(study, normalisation, ends):
     refuse_others(runs, name, {"--low-ends": ("low_ends", sorted({*ends}))})
     if runs:
         return missing(f"low ends, {normalisation}", runs, name)
-    print(f"low ends, {normalisation}: nothing to measure: {study.folder} holds no fine-tuning")
+    say(f"low ends, {normalisation}: nothing to measure: {study.folder} holds no fine-tuning")
     return []
 
 
@@ -524,7 +524,7 @@ def sharpness_command(args):
             there = sorted({step for run in compared for step in (*run.kept, run.last_step)})
             fix = f"{flag} does" if flag else "their folders hold no checkpoint.pt"
             kept = f" (there are epochs {', '.join(map(str, there))})" if where.startswith("epoch") else ""
-            print(f"{title}: nothing to measure: no run kept weights at {where}{kept}; {fix}")
+            say(f"{title}: nothing to measure: no run kept weights at {where}{kept}; {fix}")
     if not any(unmeasured.values()):
         return
     device = device_of(args.device)

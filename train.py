@@ -5,6 +5,10 @@ This file owns the training loop, and the training of every network; finetune.py
 
 import data.startup  # noqa: F401 # isort: skip - before all else
 import functools
+import heapq
+import itertools
+import math
+import statistics
 import time
 
 import torch
@@ -23,8 +27,11 @@ from data.commandline import (
     positive_float,
     positive_int,
     run,
+    save_requested,
+    say,
 )
 from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
+from data.files import as_written
 from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name, step_name
 from data.seeds import generator, init_seed, seed_of
 from models import dropout, mlp, optimizers, sphere
@@ -277,14 +284,14 @@ def complete_run(path, config, device, work, place=""):
     place: which of several runs it is, for the user, as ` (run 3 of 8)`.
     Raises Refused and BadInput as OpenRun does, and BadInput, before anything is written, where the run cannot be made.
     """
-    data = None if is_run(path) else load_data(config, device)
+    task = None if is_run(path) else make_task(config, device, load_data(config, device))
     with OpenRun(path, config, device) as run:
         run.name = f"{path}{place}"
         if not run.complete:
-            task = make_task(config, device, data or load_data(config, device))
+            task = task or make_task(config, device, load_data(config, device))
             run.take_length()
             run.finish(work(run, task))
-        print(f"{run.name}: complete")
+        say(f"{run.name}: complete")
 
 
 def place_of(number, count):
@@ -311,12 +318,11 @@ def train(run, task, checkpoint_seconds, averages=None):
         task.resume(checkpoint)
         if averages is not None:
             averages.resume({k: total.to(task.weights.device) for k, total in checkpoint["averages"].items()})
-    stops = sorted({*range(log_every, steps, log_every), *keep, steps} - {*range(checkpoint["step"] + 1)})
     until_loss, keep_losses = run.settings["until_loss"], run.settings["keep_loss"]
     saved_at = time.monotonic()
     try:
         with Progress(run.name, steps, task.unit, checkpoint["step"]) as progress:
-            for stop in stops:
+            for stop in logged_steps(steps, log_every, keep, after=checkpoint["step"]):
                 if None not in metrics["diverged_at"]:  # every member diverged
                     break
                 if until_loss is not None and regimes.all_below(metrics, until_loss):
@@ -327,12 +333,20 @@ def train(run, task, checkpoint_seconds, averages=None):
                     keep_crossed_losses(keep_losses, checkpoint, later, metrics, run)
                 checkpoint = later
                 progress.update(stop, summary(metrics, images.reported_split(run.settings)))
-                if time.monotonic() - saved_at >= checkpoint_seconds:
+                if time.monotonic() - saved_at >= checkpoint_seconds or save_requested.is_set():
+                    save_requested.clear()
                     run.save(metrics, checkpoint)
                     saved_at = time.monotonic()
     finally:  # also when interrupted: the checkpoint is that of the last logged step
         run.save(metrics, checkpoint)
     return metrics
+
+
+def logged_steps(steps, log_every, keep, after):
+    """The steps that are logged after one, in order: multiples of log_every, those kept, and the last one."""
+    spaced = range((after // log_every + 1) * log_every, steps, log_every)
+    later = sorted(step for step in {*keep, steps} if after < step <= steps)
+    return (step for step, _ in itertools.groupby(heapq.merge(spaced, later)))
 
 
 def train_to_the_end(run, task, checkpoint_seconds):
@@ -346,7 +360,7 @@ def train_to_the_end(run, task, checkpoint_seconds):
 
 
 def record(step, train_metrics, task, metrics, run, keep, averages):
-    """Measure and append to metrics at a logged step; returns the checkpoint of that step."""
+    """Measure and append to metrics at a logged step, as it is read from disk; returns the checkpoint of that step."""
     measured = {**train_metrics, **task.evaluate()}
     finite = torch.isfinite(task.weights).all(dim=1).cpu() & torch.isfinite(measured["train_loss"])
     metrics["diverged_at"] = [
@@ -355,7 +369,7 @@ def record(step, train_metrics, task, metrics, run, keep, averages):
     ]
     metrics["step"].append(step)
     for name, values in measured.items():
-        metrics[name].append(values)
+        metrics[name].append(as_written(values))  # so that what is decided by them is the same after a resume
     checkpoint = {"step": step, **task.state()}
     if averages is not None:
         averages.add(step, task.weights)
@@ -384,11 +398,15 @@ def summary(metrics, reported):
     reported: the split that the accuracies called `test` are of.
     """
     alive = [diverged is None for diverged in metrics["diverged_at"]]
-    latest = {name: metrics[name][-1][alive].mean().item() for name in SERIES if name != "step"}
+    latest = {
+        name: [regimes.as_float(number) for number in itertools.compress(metrics[name][-1], alive)]
+        for name in SERIES[1:]
+    }
+    means = {name: statistics.fmean(numbers or [math.nan]) for name, numbers in latest.items()}
     diverged = f", {alive.count(False)} diverged" if False in alive else ""
     return (
-        f"train loss {latest['train_loss']:.4g}, train accuracy {100 * latest['train_accuracy']:.2f} %, "
-        f"{reported} accuracy {100 * latest['test_accuracy']:.2f} %{diverged}"
+        f"train loss {means['train_loss']:.4g}, train accuracy {100 * means['train_accuracy']:.2f} %, "
+        f"{reported} accuracy {100 * means['test_accuracy']:.2f} %{diverged}"
     )
 
 

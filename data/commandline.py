@@ -1,11 +1,18 @@
 """What the command lines of all scripts share: the parser, argument types, and errors that become exit codes."""
 
 import argparse
+import contextlib
+import difflib
 import math
+import os
+import re
 import shlex
 import signal
+import stat
 import sys
+import threading
 import time
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -27,29 +34,84 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+MOST_OF_A_PRESET = 100_000  # bytes
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, defaults shown in the help, and presets: `@file` reads arguments from a file.
+    """argparse with one-line errors that suggest names, defaults shown in the help, and presets: `@file` reads arguments.
 
     A preset holds arguments as one would type them in a shell, on any number of lines, `#` starting a comment.
     """
+
+    flags = (
+        set()
+    )  # of all parsers of the script, as those of subcommands report what they do not know to the first one
 
     def __init__(self, description=None, example=None, **subparser_options):
         super().__init__(
             description=description,
             epilog=example and f"example: {example}",
-            fromfile_prefix_chars="@",
             formatter_class=HelpFormatter,
             **subparser_options,
         )
 
-    def convert_arg_line_to_args(self, line):
+    def add_argument(self, *names, **options):
+        self.flags.update(name for name in names if name.startswith("--"))
+        return super().add_argument(*names, **options)
+
+    def parse_args(self, args=None, namespace=None):
+        return super().parse_args(self._with_presets(sys.argv[1:] if args is None else args), namespace)
+
+    def _with_presets(self, arguments, inside=()):
+        """The arguments with those of presets in the place of their names."""
+        found = []
+        for argument in arguments:
+            if argument.startswith("@"):
+                path = argument[1:]
+                if path in inside:
+                    self.error(f"{argument}: reads itself")
+                found += self._with_presets(self._of_preset(path), (*inside, path))
+            else:
+                found.append(argument)
+        return found
+
+    def _of_preset(self, path):
+        """The arguments in a preset."""
         try:
-            return shlex.split(line, comments=True)
-        except ValueError as error:
-            self.error(f"a file of arguments has the line {line!r}: {error}")
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_OF_A_PRESET:
+                self.error(f"@{path}: is no file of arguments")
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            self.error(f"@{path}: cannot be read ({error.strerror})")
+        except ValueError:  # also of names that no file can have
+            self.error(f"@{path}: is no text in UTF-8")
+        if "\0" in text:
+            self.error(f"@{path}: is no text")
+        arguments = []
+        for line in text.splitlines():
+            try:
+                arguments += shlex.split(line, comments=True)
+            except ValueError as error:
+                self.error(f"@{path}: has the line {line!r}: {error}")
+        return arguments
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: {message}{self._suggestion(message)} (see --help)\n")
+
+    def _suggestion(self, message):
+        """What may have been meant, for a message of argparse that names something unknown."""
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+        if choice:
+            return suggestion(choice[1], [name.strip("' ") for name in choice[2].split(",")])
+        return suggestion(unknown[1], sorted(self.flags)) if unknown else ""
+
+
+def suggestion(name, names):
+    """`; did you mean NAME?` for the closest of some names; nothing where none is close."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def positive_float(text):
@@ -93,6 +155,25 @@ def lr_name(lr):
     return f"{float(mantissa):.7g}e{int(exponent)}"
 
 
+def say(text):
+    """Print a line on the progress of work, which goes on where nobody reads it, or the disk of a log is full."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        silence()
+
+
+def silence():
+    """Have all further output go nowhere, also what is left of it when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError):
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+save_requested = threading.Event()  # by SIGUSR1
+
+
 class Progress:
     """One bar on a terminal; elsewhere one line now and then, with the time left, and one at the end.
 
@@ -115,7 +196,7 @@ class Progress:
             self.bar.set_postfix_str(text, refresh=step == self.bar.n)  # which update() does not draw then
             self.bar.update(step - self.bar.n)
         elif step == self.total or time.monotonic() - self.printed_at > self.seconds_between_lines:
-            print(f"{self.name}: {self.unit} {step}/{self.total}, {text}{self._time_left(step)}", flush=True)
+            say(f"{self.name}: {self.unit} {step}/{self.total}, {text}{self._time_left(step)}")
             self.printed_at = time.monotonic()
 
     def _time_left(self, step):
@@ -137,7 +218,8 @@ class Terminated(KeyboardInterrupt):
 def run(main, at_interrupt="the same command goes on where it was"):
     """Call main() and leave as the contract says: exit code 0 done, 2 bad input, 3 refused; interrupted, by the signal.
 
-    at_interrupt: what is said then of what becomes of the work.
+    at_interrupt: what is said then of what becomes of the work. Where results cannot be printed, as their reader has gone,
+    the process dies of that (SIGPIPE); SIGUSR1, by which schedulers warn, sets save_requested.
     """
 
     def terminate(signum, frame):
@@ -145,8 +227,10 @@ def run(main, at_interrupt="the same command goes on where it was"):
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of those of data.startup
     signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGUSR1, lambda *_: save_requested.set())
     try:
         main()
+        print(end="", flush=True)
     except (BadInput, Refused) as error:
         print(f"{sys.argv[0]}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 3)
@@ -154,12 +238,9 @@ def run(main, at_interrupt="the same command goes on where it was"):
         print(f"{sys.argv[0]}: interrupted; {at_interrupt}", file=sys.stderr)
         die_by(signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
     except BrokenPipeError:
-        # The reader of our output (head, say) has gone; nothing is lost, and a traceback would help nobody.
-        sys.stderr.close()
+        die_by(signal.SIGPIPE)
     except OSError as error:
-        if error.filename is None:
-            raise
-        print(
-            f"{sys.argv[0]}: {error.filename}: {error.strerror}; fix that or name another place", file=sys.stderr
-        )
+        silence()
+        place = error.filename or "the output cannot be written"
+        print(f"{sys.argv[0]}: {place}: {error.strerror}; fix that or name another place", file=sys.stderr)
         sys.exit(2)

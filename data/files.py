@@ -53,6 +53,11 @@ def write_json(path, content):
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def as_written(tensor):
+    """The numbers of a tensor as write_json() writes them and read_json() reads them: lists, None for what is not finite."""
+    return _strict(_rounded(tensor.tolist()))
+
+
 def read_json(path):
     """Read a JSON file. Raises BadInput, naming the file, where it is missing or not JSON."""
     try:
@@ -67,7 +72,7 @@ def read_json(path):
 
 def _strict(value):
     if isinstance(value, torch.Tensor):
-        return _strict(_rounded(value.tolist()))
+        return as_written(value)
     if isinstance(value, dict):
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

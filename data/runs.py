@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from data.commandline import BadInput, Refused, lr_name
+from data.commandline import BadInput, Refused, lr_name, say
 from data.files import read_json, write_json, write_tensors
 
 RUNNING, COMPLETE = "running", "complete"
@@ -483,7 +483,7 @@ class OpenRun(Run):
             return
         there, asked, execution = self.settings, self.other_length, describe_execution(self.device)
         changed = [f"{k} {there[k]}, now {asked[k]}" for k in ("steps", "windows") if there.get(k) != asked.get(k)]
-        print(f"{self.path}: is made {'longer' if is_longer(asked, there) else 'shorter'} ({'; '.join(changed)})")
+        say(f"{self.path}: is made {'longer' if is_longer(asked, there) else 'shorter'} ({'; '.join(changed)})")
         kept = self._end_to_keep()
         for step in kept:
             self.keep(step_name(step), self.weights())
@@ -506,7 +506,7 @@ class OpenRun(Run):
         """Remove what was measured among the solutions that continue the same pre-training, if this is one of them."""
         if self.config["stage"] == "finetune":
             for file in self.parent_path.glob("geometry-*.json"):
-                print(f"{file}: is removed, as it measures {self.path} at another length; measure again")
+                say(f"{file}: is removed, as it measures {self.path} at another length; measure again")
                 file.unlink()
 
     def resume(self):

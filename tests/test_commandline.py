@@ -55,6 +55,35 @@ def test_missing_preset_is_one_line(parser, tmp_path, capsys):
     assert leaving.value.code == 2 and error.count("\n") == 1 and f"{tmp_path}/none" in error
 
 
+@pytest.mark.parametrize(
+    "made, message",
+    [
+        (lambda path: path.write_bytes(b"--out \xff"), "is no text in UTF-8"),
+        (lambda path: path.write_bytes(b"--out a\0b"), "is no text"),
+        (lambda path: path.write_text(f"--steps 3 @{path}"), "reads itself"),
+        (lambda path: path.write_text("--out 'a"), "has the line"),
+        (lambda path: path.write_text("#" * 200_000), "is no file of arguments"),
+        (lambda path: path.mkdir(), "is no file of arguments"),
+        (lambda path: os.mkfifo(path), "is no file of arguments"),
+    ],
+)
+def test_odd_presets_are_one_line(parser, made, message, tmp_path, capsys):
+    made(tmp_path / "preset")
+    with pytest.raises(SystemExit) as leaving:
+        parser.parse_args([f"@{tmp_path}/preset"])
+    error = capsys.readouterr().err
+    assert (
+        leaving.value.code == 2 and error.count("\n") == 1 and f"@{tmp_path}/preset" in error and message in error
+    )
+
+
+def test_presets_read_presets(parser, tmp_path):
+    (tmp_path / "short").write_text("--steps 7\n")
+    (tmp_path / "preset").write_text(f"--lr 1e-3\n@{tmp_path}/short --seed 3\n")
+    args = parser.parse_args([f"@{tmp_path}/preset", "--lr", "2e-3"])
+    assert (args.lr, args.steps, args.seed) == ([2e-3], 7, 3)
+
+
 # Types
 
 
@@ -81,6 +110,19 @@ def test_bad_argument_is_one_line_that_names_it(parser, arguments, capsys):
     error = capsys.readouterr().err
     assert leaving.value.code == 2
     assert error.count("\n") == 1 and error.endswith("(see --help)\n") and arguments[0] in error
+
+
+@pytest.mark.parametrize(
+    "arguments, meant",
+    [(["--stesp", "3"], "--steps"), (["--sedd=3"], "--seed"), (["--model", "vitt"], "vit"), (["--xyzw"], None)],
+)
+def test_what_may_have_been_meant(parser, arguments, meant, capsys):
+    parser.add_argument("--model", choices=["vit", "resnet18"])
+    with pytest.raises(SystemExit):
+        parser.parse_args(arguments)
+    error = capsys.readouterr().err
+    assert (f"; did you mean {meant}? (see --help)" in error) == (meant is not None)
+    assert "did you mean" in error or meant is None
 
 
 def test_natural_takes_zero(parser):

@@ -1,7 +1,7 @@
 """What a regime is (paper, sections 3 and 4), as functions of metrics, and where the boundaries between regimes lie.
 
-metrics: what metrics.json holds, read from disk (None = not finite) or in memory, where the numbers of a logged step
-may be a tensor. index: that of a member. Training that stops early, boundaries and claims all call these.
+metrics: what metrics.json holds, as it is read from disk (None = not finite). index: that of a member. Training that
+stops early, boundaries and claims all call these.
 
 measure_regimes(study)      {"b12": {"last": PLR, "next": PLR}, ...}
 

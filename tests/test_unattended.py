@@ -1,0 +1,110 @@
+"""Work that nobody watches: output without a reader, signals of schedulers, lengths beyond all patience."""
+
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_runs import TICKS, call, contents, strict_json, survives
+
+import train
+from data.runs import Run
+
+ROOT = Path(__file__).parent.parent
+SHORT = [*TICKS, "--steps", 12, "--log-every", 4]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The metrics of a whole run of SHORT."""
+    folder = tmp_path_factory.mktemp("expected")
+    assert call("train", *SHORT, "--out", folder / "run") == 0
+    return strict_json(folder / "run/metrics.json")
+
+
+def shell(command, cwd):
+    environment = os.environ | {"PYTHON": sys.executable, "ROOT": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        ["bash", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("output", ["| true", "> /dev/full", ">&-"])
+def test_work_goes_on_without_a_reader(output, expected, tmp_path):
+    """`| true` reads nothing, /dev/full takes nothing, and a closed output is none."""
+    command = " ".join(map(str, SHORT))
+    done = shell(f'("$PYTHON" "$ROOT/train.py" {command} --out run; echo $? > code) {output}', tmp_path)
+    assert (tmp_path / "code").read_text() == "0\n" and done.stderr == ""
+    assert strict_json(tmp_path / "run/metrics.json") == expected
+
+
+def test_results_without_a_reader_are_no_success(expected, tmp_path):
+    assert call("train", *SHORT, "--out", tmp_path / "run") == 0
+    printing = '"$PYTHON" "$ROOT/analyze.py" runs .'
+    assert shell(f"({printing}; echo $? > code) | true", tmp_path).stderr == ""
+    assert (tmp_path / "code").read_text() == "141\n"
+    full = shell(f"{printing} > /dev/full", tmp_path)
+    assert full.returncode == 2 and full.stderr.count("\n") == 1
+    assert "the output cannot be written: No space left on device" in full.stderr
+
+
+def test_a_warning_signal_saves_and_goes_on(expected, tmp_path, monkeypatch):
+    """SIGUSR1, as SLURM sends it before it kills: the next logged step is on disk, though none was due."""
+    advance, seen = train.TickTraining.advance, []
+
+    def warned(self, step, until):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        if step > 0:
+            seen.append((step, Run(tmp_path / "run").trained_to))
+        return advance(self, step, until)
+
+    monkeypatch.setattr(train.TickTraining, "advance", warned)
+    assert call("train", *SHORT, "--checkpoint-seconds", 3600, "--out", tmp_path / "run") == 0
+    assert seen == [(4, -1), (8, 8)]
+    assert strict_json(tmp_path / "run/metrics.json") == expected
+
+
+@pytest.mark.parametrize("steps, log_every, keep", [(12, 4, []), (13, 4, [0, 3, 8, 13]), (3, 7, [1]), (5, 1, [2])])
+@pytest.mark.parametrize("after", [0, 1, 3, 4, 5, 11, 12])
+def test_logged_steps(steps, log_every, keep, after):
+    every = {*range(0, steps, log_every), *keep, steps}
+    assert [*train.logged_steps(steps, log_every, keep, after)] == sorted(step for step in every if step > after)
+
+
+def test_a_length_costs_nothing_before_it_is_trained():
+    steps = train.logged_steps(10**15, 1, [], 0)
+    assert [*itertools.islice(steps, 3)] == [1, 2, 3]
+
+
+def test_a_run_that_stops_at_a_loss_does_so_wherever_it_was_killed(tmp_path):
+    """Levels are losses as they stand on disk, where rounding makes the difference between below and not below."""
+    made = ["--data", "ticks", "--lr", 1e-2, "--steps", 12, "--log-every", 1, "--checkpoint-seconds", 0]
+    assert call("train", *made, "--out", tmp_path / "all") == 0
+    losses = [loss for [loss] in strict_json(tmp_path / "all/metrics.json")["train_loss"]]
+    lowest = list(itertools.accumulate(losses, min))
+    crossed = [loss for loss, before in zip(losses[1:], lowest) if loss < before][:2]
+    levels = [level for loss in crossed for level in (loss, math.nextafter(loss, math.inf))]
+    assert levels, "the loss must fall"
+    for number, level in enumerate(levels):
+        whole, killed = tmp_path / f"whole{number}", tmp_path / f"killed{number}"
+        assert call("train", *made, "--until-loss", repr(level), "--out", whole) == 0
+        at = losses.index(crossed[number // 2])
+        command = ["train", *made, "--until-loss", repr(level), "--out", killed]
+        survives(command, writes=2 * at + 1)
+        assert call(*command) == 0
+        assert strict_json(killed / "metrics.json") == strict_json(whole / "metrics.json")
+
+
+def test_a_network_that_cannot_be_built_leaves_nothing(tmp_path, monkeypatch):
+    def too_large(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(train, "make_task", too_large)
+    with pytest.raises(MemoryError):
+        call("train", *SHORT, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists() and not contents(tmp_path)
