@@ -19,6 +19,7 @@ This is the only file that names files inside a run folder:
     lock            held by the live process that works on the folder
 """
 
+import contextlib
 import copy
 import fcntl
 import os
@@ -26,6 +27,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -34,7 +36,7 @@ import torch
 from data.commandline import BadInput, Refused, lr_name, say
 from data.files import read_json, write_json, write_tensors
 
-RUNNING, COMPLETE = "running", "complete"
+RUNNING, COMPLETE, LOCK = "running", "complete", "lock"
 # What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
 IDENTITY = ("stage", "settings", "members", "parent")
 GROWING = ("steps", "keep", "windows")  # the settings that a longer run has more of
@@ -68,7 +70,8 @@ SERIES = ("step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
 def describe_execution(device):
-    """What config.json records about this execution: argv, git commit (null outside a checkout), versions, device."""
+    """What config.json records about this execution: argv, git commit (null outside a checkout), versions, device, and
+    the instructions that its processor has (null on a GPU)."""
     try:
         command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
         commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
@@ -81,7 +84,15 @@ def describe_execution(device):
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"cpu, {torch.get_num_threads()} threads",
+        "processor": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else None,
     }
+
+
+def differing_executions(now, before):
+    """What differs between two executions that changes how numbers are rounded, as texts; what is not known does not."""
+    named = {name: (now.get(name), before.get(name)) for name in ("device", "processor", "git_commit")}
+    named["torch"] = tuple(execution.get("versions", {}).get("torch") for execution in (now, before))
+    return [f"{name} {new}, not {old}" for name, (new, old) in named.items() if new and old and new != old]
 
 
 class Run:
@@ -277,11 +288,11 @@ class Run:
 
     def write_measurement(self, name, content):
         """Write a measurement beside the run. Raises Refused while another process holds the folder."""
-        lock = hold(self.path)
+        held = hold(self.path)
         write_json(
             self.path / f"{name}.json", content | ({"end": self.last_step} if measures_the_end(name) else {})
         )
-        os.close(lock)
+        release(held)
 
 
 def is_longer(settings, other):
@@ -359,16 +370,13 @@ def find_runs(folder):
 
 def is_held(path):
     """Whether a live process holds a run folder; nothing is written."""
-    try:
-        descriptor = os.open(Path(path) / "lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
+    for place in (Path(path), Path(path) / LOCK):
+        try:
+            release([_locked(place, os.O_RDONLY, fcntl.LOCK_SH)])
+        except BlockingIOError:
+            return True
+        except (OSError, NotImplementedError):  # there is none, or it cannot be locked
+            pass
     return False
 
 
@@ -448,14 +456,14 @@ class OpenRun(Run):
         except OSError as error:
             raise BadInput(f"{path}: cannot be made a folder ({error.strerror}); name another one") from None
         names = {file.name for file in path.iterdir()}
-        strangers = sorted(name for name in names - {"lock"} if not name.startswith("."))
+        strangers = sorted(name for name in names - {LOCK} if not name.startswith("."))
         if strangers and "config.json" not in names:
             raise BadInput(f"{path}: is not a run folder, yet it holds {strangers[0]}; name a new or empty folder")
-        self.lock = hold(path)
+        self.held = hold(path)
         try:
             self._open(path, config, device)
         except BaseException:
-            os.close(self.lock)
+            release(self.held)
             raise
 
     def _open(self, path, config, device):
@@ -495,7 +503,8 @@ class OpenRun(Run):
         if any(window < max(windows) for window in {*asked.get("windows", [])} - {*windows}):
             # Weights were not summed for such a window: they are passed again, from where the run began.
             (self.path / "checkpoint.pt").unlink(missing_ok=True)
-        earlier = {name: self.config.get(name) for name in execution}
+        self._say_other_execution(execution, self.trained_to)
+        earlier = {name: self.config.pop(name) for name in (*execution, "resumed") if name in self.config}
         earlier |= {"steps": there["steps"], "keep": sorted({*there["keep"], *kept})}
         all_earlier = [*self.config.get("earlier", []), earlier]
         self.config |= execution | {"settings": asked, "earlier": all_earlier}
@@ -518,7 +527,21 @@ class OpenRun(Run):
                 f"{self.path}: has a checkpoint.pt but no metrics.json; remove the folder and run again"
             )
         checkpoint = self.weights()
+        execution = describe_execution(self.device)
+        if self._say_other_execution(execution, checkpoint["step"]):
+            self.config["resumed"] = [*self.config.get("resumed", []), {"step": checkpoint["step"], **execution}]
+            write_json(self.path / "config.json", self.config)
         return checkpoint, metrics_until(self.metrics, checkpoint["step"])
+
+    def _say_other_execution(self, execution, step):
+        """Whether the run goes on in other conditions than it had; that is printed."""
+        differing = differing_executions(execution, (self.config.get("resumed") or [self.config])[-1])
+        if differing and step >= 0:
+            say(
+                f"{self.path}: goes on from {self.unit} {step} with {'; '.join(differing)}: bits may differ from those of a "
+                f"run that was never interrupted"
+            )
+        return bool(differing)
 
     def save(self, metrics, checkpoint):
         """Write metrics, then the checkpoint, which so never points past the metrics on disk."""
@@ -543,21 +566,53 @@ class OpenRun(Run):
         return self
 
     def __exit__(self, *_):
-        os.close(self.lock)
+        release(self.held)
 
 
 def hold(path):
-    """Lock a folder until the returned descriptor is closed or this process ends, however it ends.
+    """Lock a folder until release() of what is returned, or until this process ends, however it ends.
 
-    Raises Refused where another process has it.
+    The folder itself is locked, so that it is held when the file `lock` has been removed, and that file, as some file
+    systems lock no folders. Raises Refused where another process has it.
     """
-    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    held = []
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(NotImplementedError):
+            held.append(_locked(path, os.O_RDONLY, fcntl.LOCK_EX))
+        held.append(_locked(path / LOCK, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX))
     except BlockingIOError:
-        os.close(descriptor)
+        release(held)
         raise Refused(f"{path}: another process is working on it; wait for it or stop it") from None
-    return descriptor
+    return held
+
+
+def release(held):
+    """Let go of what hold() gave."""
+    for descriptor in held:
+        os.close(descriptor)
+
+
+def _locked(path, flags, kind):
+    """A descriptor of a file or folder that is locked as long as it is open.
+
+    Raises BlockingIOError where another process keeps it locked (those that only look do so for a moment), and
+    NotImplementedError where the file system locks no folders.
+    """
+    descriptor = os.open(path, flags, 0o666)
+    for last in (False, False, True):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if last:
+                os.close(descriptor)
+                raise
+            time.sleep(0.05)
+        except OSError:
+            os.close(descriptor)
+            if Path(path).is_dir():
+                raise NotImplementedError from None
+            raise
 
 
 def _read(path, keys):

@@ -101,7 +101,7 @@ def test_they_are_measured_and_drawn(kind, figures, earlier, monkeypatch, capsys
     analyse("figures", kind, "--out", "figures", "--only", *map(str, figures))
     assert measurements() == measured
     for path in Path(kind).rglob("features.json"):  # of plain accuracies until then
-        assert set(strict_json(path)) == {"solution", "balanced_accuracy"}
+        assert set(strict_json(path)) == {"solution", "balanced_accuracy", "end"}
     for number in figures:
         assert Path(f"figures/figure{number:02d}.pdf").exists()
     floors = {"images": ("figure03", 0.1), "ticks": ("figure16", 0.01)}

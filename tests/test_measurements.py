@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import shutil
 from types import SimpleNamespace
@@ -26,7 +25,7 @@ from data.analysis.study import Study
 from data.commandline import BadInput, Progress, Refused
 from data.files import write_json
 from data.images import load_image_set, save_image_set
-from data.runs import Run, bands_name, geometry_name, hold, low_ends_name, sharpness_name
+from data.runs import Run, bands_name, geometry_name, hold, low_ends_name, release, sharpness_name
 from models.evaluator import Evaluator
 
 PLRS, FLRS, LEVEL = ("1e-3", "1e-1"), ("1e-4", "5e-3"), 3.0
@@ -608,7 +607,7 @@ def test_a_folder_that_another_process_holds_is_skipped(study, monkeypatch, caps
     held = hold(study / f"pretrain/plr{PLRS[0]}")
     with pytest.raises(Refused, match="1 folders were held by other processes"):
         command(monkeypatch, "norms", study)
-    os.close(held)
+    release(held)
     assert "skipped: " in capsys.readouterr().out
     assert len(list(study.rglob("norms.json"))) == 7
     command(monkeypatch, "norms", study)

@@ -25,7 +25,7 @@ from data import commandline
 from data.commandline import BadInput, Refused, run
 from data.files import write_json, write_tensors
 from data.images import load_image_set, save_image_set
-from data.runs import SERIES, OpenRun, Run, find_runs, hold, loss_name
+from data.runs import SERIES, OpenRun, Run, find_runs, hold, loss_name, release
 from models.evaluator import Evaluator
 
 ROOT = Path(__file__).parent.parent
@@ -369,7 +369,7 @@ def test_held_folder_is_refused_and_left_alone(stage, origin, tmp_path):
     lock = hold(folder)
     assert call(*arguments) == 3
     assert [path.name for path in folder.iterdir()] == ["lock"]
-    os.close(lock)
+    release(lock)
     assert call(*arguments) == 0
 
 
@@ -698,5 +698,5 @@ def test_lock_is_free_after_its_holder(tmp_path):
     lock = hold(tmp_path)
     with pytest.raises(Refused, match="another process is working on it"):
         hold(tmp_path)
-    os.close(lock)
-    os.close(hold(tmp_path))
+    release(lock)
+    release(hold(tmp_path))

@@ -12,6 +12,7 @@ import pytest
 from test_runs import TICKS, call, contents, strict_json, survives
 
 import train
+from data import runs
 from data.runs import Run
 
 ROOT = Path(__file__).parent.parent
@@ -108,3 +109,37 @@ def test_a_network_that_cannot_be_built_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         call("train", *SHORT, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists() and not contents(tmp_path)
+
+
+def test_a_resume_in_other_conditions_is_said_and_recorded(tmp_path, monkeypatch, capsys):
+    """Another number of threads, processor or version may round otherwise; the same conditions are not worth a word."""
+    command = ["train", *SHORT, "--checkpoint-seconds", 0, "--out", tmp_path / "run"]
+    original, conditions = runs.describe_execution, {}
+    monkeypatch.setattr(runs, "describe_execution", lambda device: original(device) | conditions)
+    for writes, changed in ((3, {}), (3, {"processor": "none known"}), (1, {"device": "an abacus"})):
+        conditions.update(changed)
+        capsys.readouterr()
+        assert not survives(command, writes)
+        said = [line for line in capsys.readouterr().out.splitlines() if "goes on from" in line]
+        assert len(said) == len(changed)
+        for line, (name, now) in zip(said, changed.items()):
+            assert f"{name} {now}, not " in line and "bits may differ" in line
+    resumed = strict_json(tmp_path / "run/config.json")["resumed"]
+    assert [(of["step"], of["processor"], of["device"] == "an abacus") for of in resumed][0] == (
+        4,
+        "none known",
+        False,
+    )
+    assert len(resumed) == 2 and resumed[1]["device"] == "an abacus"
+    assert call(*command) == 0 and strict_json(tmp_path / "run/config.json")["resumed"] == resumed
+
+
+def test_a_folder_is_held_after_its_lock_was_removed(tmp_path):
+    held = runs.hold(tmp_path)
+    assert runs.is_held(tmp_path)
+    (tmp_path / "lock").unlink()
+    assert runs.is_held(tmp_path)
+    assert call("train", *SHORT, "--out", tmp_path) == 3
+    runs.release(held)
+    assert not runs.is_held(tmp_path)
+    assert call("train", *SHORT, "--out", tmp_path) == 0
