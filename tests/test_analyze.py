@@ -164,6 +164,7 @@ def test_half_of_the_runs_must_converge(tmp_path):
         ((3, 2, 1, 2, 9), 1e-2),
         ((3, 1, 2, 0.5, 9), 1e-1),  # whatever lies below it
         ((3, 1, 1, 2, 9), 1e-3),
+        ((3, 1, 2, 1.5, 9), 1e-3),
         ((3, 2, None, 4, 9), 1e-3),  # not finite
         ((None, 2, 1, 3, 9), 1e-2),
         ((3, 2, -np.inf, 4, 9), 1e-3),

@@ -277,9 +277,12 @@ def slow_lasts(pretrainings, finetunings, tolerance, by_accuracy):
         fastest = min(PLRS, key=lambda plr: mean(plr, "late_loss"))
         converging = [plr for plr in PLRS if plr <= fastest and mean(plr, "stays_finite") >= 0.5]
         converging = converging if fastest != PLRS[0] else []
-    b12 = before_another(converging)
     chance = [plr for plr in PLRS if mean(plr, "late_accuracy") <= 0.51 and mean(plr, "part_of_loss") >= 0.5]
-    b23, b2ab = before_another([plr for plr in PLRS if plr not in chance]), None
+    b12, b23, b2ab = before_another(converging), before_another([plr for plr in PLRS if plr not in chance]), None
+    if by_accuracy and b12 is not None:
+        following, *larger = [plr for plr in PLRS if b12 < plr <= (b23 or PLRS[-1])] or [None]
+        if any(mean(plr, "late_loss") < 0.95 * mean(following, "late_loss") for plr in larger):
+            b12 = None  # slow, not noisy
     if b12 is not None:
         best = max(mean(plr, "accuracy") for plr in PLRS if plr <= b12)
         for plr in PLRS[PLRS.index(b12) + 1 :]:

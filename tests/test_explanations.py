@@ -9,7 +9,8 @@ from test_analyze import EPOCHS, IMAGES, PLRS, command, set_network, write_run, 
 from data.analysis import boundaries
 from data.analysis.claims import judge
 from data.analysis.explanations import boundary_lines, convergence_bracket, convergence_lines
-from data.analysis.regimes import is_unfinished, measure_regimes, run_numbers, still_falls
+from data.analysis.regimes import FALLS, TOO_SHORT, measure_regimes, run_numbers, still_falls, why_unfinished
+from data.analysis.runs_table import table
 from data.analysis.study import Study
 from data.commandline import BadInput
 
@@ -22,6 +23,7 @@ def metrics_of(losses, every=1, accuracy=0.5):
         "step": steps,
         "train_loss": [[loss] for loss in losses],
         "train_accuracy": [[accuracy]] * len(losses),
+        "diverged_at": [None],
     }
 
 
@@ -62,11 +64,13 @@ def test_nothing_is_said_of_runs_that_are_too_short_or_not_finite():
     assert not still_falls(metrics_of([10.0, 8.0, 5.0, None, 1.0]), 0)
 
 
-def test_a_run_that_has_converged_and_one_that_never_does_are_not_unfinished():
-    losses = [2 ** (-epoch) for epoch in range(21)]
-    assert is_unfinished(metrics_of(losses), 0, 0.999)
-    assert not is_unfinished(metrics_of(losses, accuracy=1.0), 0, 0.999)
-    assert not is_unfinished(metrics_of(losses), 0, None)
+@pytest.mark.parametrize("count, why", [(20, FALLS), (4, FALLS), (3, TOO_SHORT), (1, TOO_SHORT)])
+def test_runs_that_converged_diverged_or_never_converge_are_not_unfinished(count, why):
+    losses = [2 ** (-epoch) for epoch in range(count + 1)]
+    assert why_unfinished(metrics_of(losses), 0, 0.999) == why
+    assert why_unfinished(metrics_of(losses, accuracy=1.0), 0, 0.999) is None
+    assert why_unfinished(metrics_of(losses), 0, None) is None
+    assert why_unfinished(metrics_of(losses) | {"diverged_at": [count]}, 0, 0.999) is None
 
 
 def write_falling(folder, plrs):
@@ -136,6 +140,93 @@ def test_regime_3_is_open_where_training_at_chance_is_not_finished(study):
     assert boundary_lines(Study(study))[2].startswith(
         "boundary 2|3: not bracketed by these runs: training at PLR 1e0 is"
     )
+
+
+# Slow or short training
+
+
+def test_a_sweep_whose_loss_falls_with_the_plr_is_undertrained(tmp_path, monkeypatch, capsys):
+    """At 1e-1 noise keeps the loss up; below it no run has converged, as training was short."""
+    write_study(tmp_path, train=(0.3, 0.5, 0.7, 0.6, 0.1), loss=(4, 3, 1, 2, 9))
+    assert measure_regimes(Study(tmp_path))["b12"] is None
+    why = "training at PLR 1e-4 is slow, as its late train loss is higher than at a larger PLR; train longer (--steps)"
+    assert boundary_lines(Study(tmp_path))[0] == f"boundary 1|2: not bracketed by these runs: {why}"
+    with pytest.raises(BadInput) as error:
+        command(monkeypatch, "boundary", tmp_path)
+    assert str(error.value).endswith(why) and not capsys.readouterr().out
+    slow = [line.split(":")[0] for line in convergence_lines(Study(tmp_path)) if "slow: the loss is lower" in line]
+    assert slow == ["PLR 1e-4", "PLR 1e-3"]
+
+
+@pytest.mark.parametrize(
+    "loss, is_slow",
+    [
+        ((1, 1.2, 0.94, 2, 9), True),  # not by the next larger PLR
+        ((1, 1.2, 0.96, 2, 9), False),
+        ((1, 1.2, 1.3, 2, 0.5), True),
+        ((1, None, None, None, None), False),
+        ((None, 1, 1, 1, 1), False),  # one that diverged is not slow
+        ((9, 9, 9, 8, 8), True),  # whose accuracies are above chance
+    ],
+)
+def test_slow_training_is_told_from_noisy_training_by_larger_plrs(tmp_path, loss, is_slow):
+    write_study(tmp_path, train=(0.9,) * 5, test=(0.5, 0.5, 0.5, 0.5, 0.5), loss=loss)
+    line = boundary_lines(Study(tmp_path))[0]
+    assert ("is slow" in line, "add smaller learning rates" in line) == (is_slow, not is_slow)
+
+
+def test_the_loss_at_chance_does_not_make_a_plr_slow(tmp_path):
+    """At 1e-1 and above runs are at chance, where the loss is that of guessing; in regime 2 it may be as high."""
+    write_study(tmp_path, test=(0.5, 0.6, 0.4, 0.1, 0.1), loss=(0, 0, 9, 8, 8))
+    assert measure_regimes(Study(tmp_path))["b12"] == {"last": 1e-3, "next": 1e-2}
+
+
+def test_undertrained_runs_at_chance_are_no_regime_3(tmp_path):
+    write_study(tmp_path, train=(0.1,) * 5, test=(0.1,) * 5, loss=(9, 8, 7, 6, 6))
+    assert [line.split(":")[2].split(",")[0] for line in boundary_lines(Study(tmp_path))[::2]] == [
+        " training at PLR 1e-4 is slow"
+    ] * 2
+
+
+def test_a_boundary_is_open_next_to_a_plr_that_is_slow(tmp_path):
+    """Above the largest PLR that converges the loss is higher than at a larger one: noise would not do that."""
+    write_study(tmp_path, loss=(0, 0, 3, 2, 9))
+    assert measure_regimes(Study(tmp_path))["b12"] is None
+    assert "training at PLR 1e-2 is slow" in boundary_lines(Study(tmp_path))[0]
+
+
+def write_short(folder, converged, diverged=(), at_chance=()):
+    """Pre-trainings of three epochs, of which those at these PLRs converged, diverged, or are at chance."""
+    for plr, loss in zip(PLRS, (0.1, 0.1, 1, 2, 3)):
+        member, loss = {"lrs": [plr], "seed": 1}, 9 if plr in at_chance else loss
+        series = {"train_loss": [[10, 5, loss, loss]], "train_accuracy": [1.0 if plr in converged else 0.5]}
+        series["test_accuracy"] = [0.1 if plr in at_chance else 0.5]
+        write_run(folder / f"{plr}", "pretrain", [member], IMAGES, final_step=3, **series)
+        if plr in diverged:
+            path = folder / f"{plr}/metrics.json"
+            metrics = json.loads(path.read_text())
+            path.write_text(json.dumps(metrics | {"diverged_at": [3], "train_loss": [[10], [5], [5], [None]]}))
+
+
+@pytest.mark.parametrize("converged, plr", [((), "1e-4"), (PLRS[:2], "1e-2")])
+def test_of_runs_that_logged_few_steps_no_boundary_is_drawn(tmp_path, converged, plr):
+    write_short(tmp_path, converged)
+    assert measure_regimes(Study(tmp_path))["b12"] is None
+    assert boundary_lines(Study(tmp_path))[0] == (
+        f"boundary 1|2: not bracketed by these runs: training at PLR {plr} logged too few steps to tell if it is finished; "
+        f"train longer (--steps) or log more often (--log-every)"
+    )
+    assert ["too few" in line for line in convergence_lines(Study(tmp_path))] == [p not in converged for p in PLRS]
+    noted = {
+        found["lrs"][0] for found in table(tmp_path) if "too few steps are logged" in " ".join(found["notes"])
+    }
+    assert noted == {*PLRS} - {*converged}
+
+
+@pytest.mark.parametrize("end", ["diverged", "at_chance"])
+def test_short_runs_that_diverged_or_are_at_chance_are_finished(tmp_path, end):
+    write_short(tmp_path, PLRS[:2], **{end: PLRS[2:]})
+    assert measure_regimes(Study(tmp_path))["b12"] == {"last": 1e-3, "next": 1e-2}
 
 
 # Why boundaries are open

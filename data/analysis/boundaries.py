@@ -17,6 +17,7 @@ import numpy as np
 
 from data.seeds import seed_of
 
+STAYING_LOSS = 0.95  # a train loss below this part of another is lower
 SAME_ACCURACY = 0.01  # test accuracies no further apart count as the same
 CHANCE_LOSS = 0.5  # at chance, train loss is at least this part of its initial value
 CHANCE_ERRORS = 3  # a mean at chance is at most so many standard errors above it
@@ -39,6 +40,7 @@ class Pretrained(NamedTuple):
     late_accuracy: float  # test accuracy
     accuracy: float  # test accuracy at the end
     unfinished: bool = False  # whether its train loss still falls where it has not converged
+    too_short: bool = False  # whether too few steps were logged to tell that
     compared: bool = True  # whether its accuracy is compared with those of fine-tunings
 
 
@@ -216,14 +218,14 @@ def last_plrs(numbers, samples):
         not diverge, whose regime 2 has no end.
     b2AB: the last PLR of 2A, see subregime_2a(). It is not bracketed either where none is, or where the next one belongs
         to regime 2 and was fine-tuned at fewer than two FLRs.
-    b12 and b23 are not bracketed either where training at the next PLR is not finished, see unfinished().
+    b12 is not bracketed either where the next PLR is undertrained(), nor b23 where it is unfinished().
     """
     b12 = last_before_another(converging(numbers, samples) | (np.array(numbers.plrs) <= numbers.converges_up_to))
-    b12[is_open(numbers, samples, "b12", b12)] = -1
+    b12[is_open(numbers, "b12", b12, undertrained(numbers, samples))] = -1
     b23 = np.full_like(b12, -1)
     if numbers.diverges:
         b23 = last_before_another(~at_chance(numbers, samples))
-        b23[is_open(numbers, samples, "b23", b23)] = -1
+        b23[is_open(numbers, "b23", b23, unfinished(numbers, samples))] = -1
     inside, measured = subregime_2a(numbers, samples, b12, b23)
     b2ab = last_before_another(inside)
     above = np.arange(len(numbers.plrs)) == b2ab[:, None] + 1
@@ -232,16 +234,54 @@ def last_plrs(numbers, samples):
     return {"b12": b12, "b2AB": b2ab, "b23": b23}
 
 
-def is_open(numbers, samples, name, last):
-    """Whether a PLR next to the last one below a boundary, which tells that it lies below, is unfinished, [samples]."""
+def is_open(numbers, name, last, untold):
+    """Whether a PLR next to the last one below a boundary, which tells that it lies below, does not, [samples].
+
+    untold: whether a PLR was trained for too short a time to tell, [samples, P].
+    """
     ended_by_grid = [numbers.place(name, index)[1] == plr for index, plr in enumerate(numbers.plrs[1:])]
-    tells = unfinished(numbers, samples) & np.array([False, *ended_by_grid])
-    return (last >= 0) & tells[np.arange(len(last)), last + 1]
+    untold = untold & np.array([False, *ended_by_grid])
+    return (last >= 0) & untold[np.arange(len(last)), last + 1]
 
 
 def unfinished(numbers, samples):
     """Whether at least half of the runs of a PLR are not finished, [samples, P]: their train loss still falls."""
     return numbers.of("unfinished", samples).mean() >= 0.5
+
+
+def too_short(numbers, samples):
+    """Whether at least half of the runs of a PLR logged too few steps to tell if they are finished, [samples, P]."""
+    return numbers.of("too_short", samples).mean() >= 0.5
+
+
+def slow(numbers, samples):
+    """Whether a larger PLR has a lower late train loss than a PLR, by 5 % or more, [samples, P].
+
+    So what keeps the loss up there is that training is slow: noise keeps it up the more, the larger the PLR. PLRs of regime
+    3 are neither slow nor compared with, as the loss at chance says nothing of either; nor are those that diverge slow. Of
+    networks that never converge it is not asked, as regime 1 is then where the loss falls with the PLR.
+    """
+    losses = numbers.of("late_loss", samples).mean_of_finite()
+    in_3 = in_regime_3(numbers, samples)
+    larger = np.where(in_3, np.inf, losses)[:, ::-1]
+    lowest_from = np.minimum.accumulate(larger, axis=1)[:, ::-1]
+    lowest_above = np.concatenate([lowest_from[:, 1:], np.full((len(losses), 1), np.inf)], axis=1)
+    return numbers.by_accuracy & np.isfinite(losses) & ~in_3 & (lowest_above < STAYING_LOSS * losses)
+
+
+def in_regime_3(numbers, samples):
+    """Whether a PLR and all above it are at chance, and one below it is not, [samples, P]."""
+    last = last_before_another(~at_chance(numbers, samples))[:, None]
+    return numbers.diverges & (last >= 0) & (np.arange(len(numbers.plrs)) > last)
+
+
+def undertrained(numbers, samples):
+    """Whether a PLR that has not converged might do so if it were trained for longer, [samples, P].
+
+    Its training is unfinished() or slow(), or, but at chance, too_short() to tell.
+    """
+    short = too_short(numbers, samples) & ~in_regime_3(numbers, samples)
+    return unfinished(numbers, samples) | slow(numbers, samples) | short
 
 
 def last_before_another(flags):

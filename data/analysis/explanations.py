@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.analysis import boundaries
-from data.analysis.regimes import is_unfinished, late_mean, measure_regimes, run_numbers
+from data.analysis.regimes import FALLS, TOO_SHORT, late_mean, measure_regimes, run_numbers, why_unfinished
 from data.commandline import BadInput, lr_name
 
 TITLES = {"b12": "1|2", "b2AB": "2A|2B", "b23": "2|3"}
@@ -45,15 +45,14 @@ def why_1_is_open(numbers, sample):
             return f"runs diverge up to PLR {lr_name(plrs[fastest])}, that of the lowest train loss"
         which, more = ("largest", "larger") if fastest else ("smallest", "smaller")
         return f"the {which} PLR, {lr_name(plrs[fastest])}, has the lowest train loss; add {more} learning rates"
-    [unfinished] = boundaries.unfinished(numbers, sample)
     if converging[-1] or plrs[-1] <= numbers.converges_up_to:
         largest = max(plrs[-1], numbers.converges_up_to)
         return f"the largest learning rate, {lr_name(largest)}, converges; add larger learning rates"
     known = converging | (np.array(plrs) <= numbers.converges_up_to)
     first = int(known.nonzero()[0].max()) + 1 if known.any() else 0
-    if not unfinished[first]:
-        return f"none converges, from PLR {lr_name(plrs[first])} on; add smaller learning rates"
-    return not_finished(plrs[first])
+    return why_undertrained(numbers, sample, first) or (
+        f"none converges, from PLR {lr_name(plrs[first])} on; add smaller learning rates"
+    )
 
 
 def why_3_is_open(numbers, sample):
@@ -61,12 +60,26 @@ def why_3_is_open(numbers, sample):
     if not chance[-1]:
         return f"the largest PLR, {lr_name(plrs[-1])}, is not at chance; add larger learning rates"
     if chance.all():
-        return f"every PLR is at chance, from {lr_name(plrs[0])} on; add smaller learning rates"
-    return not_finished(plrs[int((~chance).nonzero()[0].max()) + 1])
+        return why_undertrained(numbers, sample, 0) or (
+            f"every PLR is at chance, from {lr_name(plrs[0])} on; add smaller learning rates"
+        )
+    return why_undertrained(numbers, sample, int((~chance).nonzero()[0].max()) + 1)
 
 
-def not_finished(plr):
-    return f"training at PLR {lr_name(plr)} is not finished, its train loss still falls; train longer (--steps)"
+def why_undertrained(numbers, sample, index):
+    """Why training at a PLR of this index does not tell what it leads to, and what would; None where it does."""
+
+    def is_so(rule):
+        return rule(numbers, sample)[0, index]
+
+    at = f"training at PLR {lr_name(numbers.plrs[index])}"
+    if not is_so(boundaries.undertrained):
+        return None
+    if is_so(boundaries.unfinished):
+        return f"{at} is not finished, its train loss still falls; train longer (--steps)"
+    if is_so(boundaries.slow):
+        return f"{at} is slow, as its late train loss is higher than at a larger PLR; train longer (--steps)"
+    return f"{at} logged too few steps to tell if it is finished; train longer (--steps) or log more often (--log-every)"
 
 
 def why_2a_is_open(study, numbers):
@@ -108,20 +121,27 @@ def convergence_bracket(study, refined):
 
 def convergence_lines(study):
     """How far pre-training converged, a line for every PLR: means over its runs and the last tenth of each."""
-    accuracy = study.network["converged"]
+    accuracy, numbers = study.network["converged"], run_numbers(study)
 
     def of_run(run, index):
         return (
             100 * late_mean(run.metrics, "train_accuracy", index),
             late_mean(run.metrics, "train_loss", index),
-            is_unfinished(run.metrics, index, accuracy),
+            why_unfinished(run.metrics, index, accuracy),
         )
 
+    [converging], [slow] = (rule(numbers, numbers.whole()) for rule in (boundaries.converging, boundaries.slow))
+    is_slow = dict(zip(numbers.plrs, slow & ~converging))
     lines = []
     for plr, found in study.by_plr("pretrain", of_run, every_seed=True).items():
         accuracies, losses, unfinished = zip(*found)
         text = f"PLR {lr_name(plr)}: train accuracy {np.mean(accuracies):.4g} %, train loss {np.mean(losses):.3g}"
-        if any(unfinished):
-            text += f", not finished: the loss of {sum(unfinished)} of {len(unfinished)} runs still falls"
+        falling, short = (f"{unfinished.count(why)} of {len(unfinished)} runs" for why in (FALLS, TOO_SHORT))
+        if FALLS in unfinished:
+            text += f", not finished: the loss of {falling} still falls"
+        if TOO_SHORT in unfinished:
+            text += f", {short} logged too few steps to tell if they are finished"
+        if is_slow[plr]:
+            text += ", slow: the loss is lower at a larger PLR"
         lines.append(text)
     return lines

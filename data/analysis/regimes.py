@@ -15,9 +15,10 @@ import numpy as np
 
 from data import ticks
 from data.analysis import boundaries
-from data.analysis.boundaries import Finetuned, Pretrained, RunNumbers
+from data.analysis.boundaries import STAYING_LOSS, Finetuned, Pretrained, RunNumbers
 
-STAYING_LOSS = 0.95  # part of the train loss that stays where it no longer falls, see still_falls()
+FALLS, TOO_SHORT = "falls", "too short"  # what tells that training is not finished, see why_unfinished()
+LATE_STEPS = 4  # at least so many logged steps tell whether the train loss still falls
 FALL_ERRORS = 3  # a fall is at least so many standard errors
 LATEST_CONVERGENCE = 1e-2  # train loss at which the paper's runs count as converged; they stop at 1e-4
 
@@ -93,10 +94,10 @@ def still_falls(metrics, index):
     of that over the earlier half, and by at least three standard errors of their difference; noise is what deviates from a
     straight line. Of runs with fewer logged steps after the initial point nothing is said.
     """
-    steps = np.array(metrics["step"])
-    count = max(int((steps > 0.8 * steps[-1]).sum()), 4)
-    if len(steps) <= count:
+    if logs_too_few_steps(metrics):
         return False
+    steps = np.array(metrics["step"])
+    count = max(int((steps > 0.8 * steps[-1]).sum()), LATE_STEPS)
     losses, steps = of_member(metrics, "train_loss", index)[-count:], steps[-count:] - steps[-count:].mean()
     if not np.isfinite(losses).all():
         return False
@@ -108,12 +109,22 @@ def still_falls(metrics, index):
     return bool(fall > (1 - STAYING_LOSS) * earlier.mean() and fall >= FALL_ERRORS * error)
 
 
-def is_unfinished(metrics, index, accuracy):
-    """Whether a member is undertrained: it has not the train accuracy of convergence, and its train loss still falls.
+def logs_too_few_steps(metrics):
+    """Whether fewer steps were logged after the initial point than tell whether the train loss still falls."""
+    return len(metrics["step"]) <= LATE_STEPS
 
-    accuracy: None of networks that never converge, of which this is never said.
+
+def why_unfinished(metrics, index, accuracy):
+    """Why a member may be undertrained, FALLS or TOO_SHORT, or None.
+
+    It has not the train accuracy of convergence, nor diverged, and its train loss still falls, or too few steps were logged
+    to tell. accuracy: None of networks that never converge, of which this is never said.
     """
-    return accuracy is not None and not has_converged(metrics, index, accuracy) and still_falls(metrics, index)
+    if accuracy is None or metrics["diverged_at"][index] is not None or has_converged(metrics, index, accuracy):
+        return None
+    if logs_too_few_steps(metrics):
+        return TOO_SHORT
+    return FALLS if still_falls(metrics, index) else None
 
 
 def of_member(metrics, name, index):
@@ -168,6 +179,7 @@ def run_numbers(study, refined=True):
         return run.members[index]["data_seed" if shared else "seed"]
 
     def pretrained(run, index):
+        unfinished = why_unfinished(run.metrics, index, accuracy)
         return Pretrained(
             plr=run.members[index]["lrs"][0],
             unit=unit(run, index),
@@ -177,7 +189,8 @@ def run_numbers(study, refined=True):
             part_of_loss=late_part_of_initial_loss(run.metrics, index),
             late_accuracy=late_mean(run.metrics, "test_accuracy", index),
             accuracy=final_accuracy(run, index),
-            unfinished=is_unfinished(run.metrics, index, accuracy),
+            unfinished=unfinished == FALLS,
+            too_short=unfinished == TOO_SHORT,
             compared=study.is_compared(run, index),
         )
 

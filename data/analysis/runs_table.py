@@ -17,7 +17,7 @@ import numpy as np
 
 from data.analysis.choosing import chosen_paths, relative
 from data.analysis.pairing import STAGES, title
-from data.analysis.regimes import as_float, is_unfinished
+from data.analysis.regimes import FALLS, TOO_SHORT, as_float, why_unfinished
 from data.analysis.study import LENGTHS, stage_of
 from data.commandline import BadInput, lr_name
 from data.files import write_atomically
@@ -25,6 +25,10 @@ from data.runs import Run, is_held
 
 KEPT = ("log_every", "keep", "keep_loss")  # settings in which runs of a stage may well differ
 ONCE = {"band-images"}  # measurements of one run alone
+NOT_CONVERGED = {
+    FALLS: "not converged, and the train loss still falls",
+    TOO_SHORT: "not converged, and too few steps are logged to tell if the train loss still falls",
+}
 COLUMNS = (
     "run", "stage", "lrs", "seed", "n", "status", "done", "planned", "unit", "train_loss", "train_accuracy",
     "test_accuracy", "notes", "command",
@@ -83,12 +87,9 @@ def row_of(run, index, folder, notes):
     status = "complete" if run.complete else "running" if is_held(run.path) else "stopped"
     if found.pop("diverged_at", None) is not None:
         notes = [*notes, f"diverged at {run.unit} {run.metrics['diverged_at'][index]}"]
-    elif (
-        run.complete
-        and stage_of(run) == "pretrain"
-        and is_unfinished(run.metrics, index, run.network["converged"])
-    ):
-        notes = [*notes, "not converged, and the train loss still falls"]
+    elif run.complete and stage_of(run) == "pretrain":
+        unfinished = why_unfinished(run.metrics, index, run.network["converged"])
+        notes = [*notes, *([NOT_CONVERGED[unfinished]] if unfinished else [])]
     return dict.fromkeys(COLUMNS) | {
         "run": relative(run.path, folder),
         "stage": stage_of(run),
