@@ -176,7 +176,7 @@ def main():
     add_device_argument(parser)
     args = parser.parse_args()
     study = Study(args.folder)
-    for line in study.lines():
+    for line in study.lines() + study.pairing_lines():
         say(line)
     found = measure(study, classifier_of(study, device_of(args.device), args.data_file), args.splits)
     print(*boundary_lines(study), sep="\n")

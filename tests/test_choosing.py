@@ -1,5 +1,6 @@
 """Which runs of a folder an analysis is about: chosen by patterns, of equal settings, with parents, with the same seeds."""
 
+import contextlib
 import fcntl
 import json
 import shlex
@@ -11,9 +12,11 @@ from test_analyze import IMAGES, PLRS, command, write_run, write_study
 from data.analysis import series
 from data.analysis.choosing import chosen_paths, relative
 from data.analysis.evidence import Evidence
+from data.analysis.figures import learning_curve_numbers
+from data.analysis.pairing import Pairing
 from data.analysis.regimes import measure_regimes
 from data.analysis.study import Study, final
-from data.commandline import BadInput
+from data.commandline import BadInput, lr_name
 
 
 @pytest.fixture
@@ -230,10 +233,35 @@ def test_stages_that_lack_seeds_are_said_in_a_line_each(tmp_path, capsys, monkey
     write_seeds(tmp_path, UNEQUAL)
     command(monkeypatch, "figures", tmp_path, "--only", 2, "--out", tmp_path / "out")
     said = "lacks seeds, and the others are skipped there: it has"
-    assert capsys.readouterr().out.splitlines()[:2] == [
+    assert capsys.readouterr().out.splitlines()[:3] == [
         f"{tmp_path}: fine-tuning at 1e-5 {said} 1 of 2 at PLR 1e-2",
         f"{tmp_path}: fine-tuning at 1e-4 {said} 2 of 3 at PLR 1e-3",
+        f"{tmp_path}: PLR 1e-2 has no seed 3; PLR 1e-1 has no seed 3",
     ]
+
+
+@pytest.mark.parametrize(
+    "seeds, line",
+    [
+        ({1e-3: [1], 1e-2: [1, 2], 1e-1: [1, 2]}, "PLR 1e-3 has no seed 2"),
+        ({1e-3: [1, 2], 1e-2: [2, 3]}, "PLR 1e-3 has no seed 3; PLR 1e-2 has no seed 1"),
+        ({1e-3: [1], 1e-2: [2], 1e-1: [3]}, None),  # each PLR has its own
+        ({1e-3: [1, 4], 1e-2: [2, 5]}, None),
+        ({1e-3: [1], 1e-2: range(1, 12)}, "PLR 1e-3 has no seed 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+        (
+            {plr: [1, 2] if plr == 10 else [1] for plr in range(1, 11)},
+            "; ".join(f"PLR {lr_name(plr)} has no seed 2" for plr in range(1, 9)) + " and 1 more",
+        ),
+    ],
+)
+def test_a_seed_that_is_missing_at_a_plr_is_named(tmp_path, seeds, line):
+    write_seeds(tmp_path, {("pretrain",): seeds, ("finetune", 1e-5): seeds})
+    assert Study(tmp_path).pairing_lines() == ([f"{tmp_path}: {line}"] if line else [])
+
+
+def test_a_pair_of_seeds_that_is_missing_at_a_plr_is_named():
+    members = [("pretrain", [plr], (data, seed)) for plr in (1e-3, 1e-2) for data in (1, 2) for seed in (5, 6)]
+    assert Pairing(members[:-1], []).lines() == ["PLR 1e-2 has no seed 6 of data seed 2"]
 
 
 def test_where_no_seed_has_all_stages_all_are_kept_and_that_is_said(tmp_path):
@@ -241,11 +269,43 @@ def test_where_no_seed_has_all_stages_all_are_kept_and_that_is_said(tmp_path):
     found = Study(tmp_path)
     assert seeds_shown(found.by_plr("pretrain", final("test_accuracy"))) == {1e-3: [1, 2]}
     assert seeds_shown(found.by_plr("finetune", final("test_accuracy"), 1e-5)) == {1e-3: [3]}
-    assert found.lines() == [f"{tmp_path}: no seed has all stages at PLR 1e-3: means there are of different seeds"]
+    assert found.pairing_lines() == [
+        f"{tmp_path}: no seed has all stages at PLR 1e-3: means there are of different seeds"
+    ]
 
 
 def test_equal_seeds_are_not_spoken_of(study):
-    assert Study(study).lines() == []
+    assert Study(study).lines() == Study(study).pairing_lines() == []
+
+
+@pytest.mark.parametrize(
+    "arguments, paired",
+    [
+        (["claims"], True),
+        (["figures", "--only", 2], True),
+        (["figures", "--only", 1, 2], True),
+        (["figures", "--only", 1], False),
+        (["curves"], True),
+        (["boundary"], False),
+        (["sharpness", "--end"], False),
+        (["norms"], False),
+    ],
+)
+def test_that_seeds_are_skipped_is_said_where_they_are(tmp_path, capsys, monkeypatch, arguments, paired):
+    write_seeds(tmp_path / "runs", UNEQUAL)
+    name, *others = arguments
+    with contextlib.suppress(BadInput):  # of boundaries that are open
+        out = ["--out", tmp_path / "out"] if name in ("figures", "curves") else []
+        command(monkeypatch, name, tmp_path / "runs", *others, *out)
+    assert ("lacks seeds" in "".join(capsys.readouterr())) is paired
+
+
+def test_learning_curves_are_of_the_seeds_that_are_compared(tmp_path):
+    write_seeds(tmp_path, UNEQUAL)
+    first, *panels = learning_curve_numbers(Study(tmp_path))["panels"]
+    assert [curve["n"] for curve in first["curves"]] == [2, 1, 2]
+    assert first["curves"][0]["test_accuracy"][-1] == pytest.approx(52.5)  # of seeds 2 and 3
+    assert [curve["n"] for panel in panels for curve in panel["curves"]] == [2, 1, 2, 2, 2, 2, 1]
 
 
 def test_the_same_seed_of_another_data_seed_is_another_run(tmp_path):

@@ -262,17 +262,17 @@ def test_figure_26_names_the_plrs_of_regime_1(tmp_path):
 
 
 def write_curves(folder):
-    """Two seeds at 1e-3, fine-tuned, one of which diverges at the end; one of 1e-2, logged every second epoch."""
+    """Two seeds at 1e-3, fine-tuned and averaged, one of which diverges at the end of pre-training."""
     losses = [[8.0, 4.0, 2.0, 1.0, 0.5], [4.0, 2.0, 1.0, 0.5, None]]
     accuracies = [[0.1, 0.2, 0.3, 0.4, 0.5], [0.3, 0.4, 0.5, 0.6, None]]
     for seed, loss, accuracy in zip((1, 2), losses, accuracies):
         series = {"train_loss": [loss], "test_accuracy": [accuracy], "final_step": 4}
         write_run(folder / f"a{seed}", "pretrain", [{"lrs": [1e-3], "seed": seed}], IMAGES, **series)
-    tuned = {"train_loss": [[1.0, 0.25]], "test_accuracy": [[0.5, 0.75]], "final_step": 1}
-    write_run(folder / "b", "finetune", [{"lrs": [1e-3, 1e-4], "seed": 1}], IMAGES | {"first_step": 4}, **tuned)
-    write_run(
-        folder / "c", "swa", [{"lrs": [1e-3], "seed": 1}], IMAGES | {"first_step": 4, "windows": [2]}, **tuned
-    )
+        tuned = {"train_loss": [[1.0, 0.25]], "test_accuracy": [[0.5, 0.75]], "final_step": 1}
+        settings, member = IMAGES | {"first_step": 4}, {"lrs": [1e-3, 1e-4], "seed": seed}
+        write_run(folder / f"b{seed}", "finetune", [member], settings, **tuned)
+        member = member | {"lrs": [1e-3]}
+        write_run(folder / f"c{seed}", "swa", [member], settings | {"windows": [2]}, **tuned)
 
 
 def test_learning_curves_are_means_over_runs_by_plr_and_go_on_where_their_stage_begins(tmp_path):
@@ -290,7 +290,7 @@ def test_learning_curves_are_means_over_runs_by_plr_and_go_on_where_their_stage_
     assert curve["test_accuracy"] == pytest.approx([20, 30, 40, 50, 50])
     for [curve] in (tuning, averaging):
         assert (curve["step"], curve["train_loss"], curve["test_accuracy"]) == ([4, 5], [1, 0.25], [50, 75])
-    assert numbers["runs_per_point"] == [1, 2] and numbers["unit"] == "epoch"
+    assert numbers["runs_per_point"] == [2, 2] and numbers["unit"] == "epoch"
 
 
 def test_steps_that_only_some_runs_logged_are_no_points_of_a_mean(tmp_path):

@@ -77,11 +77,11 @@ def relative(path, folder):
     return path.relative_to(folder).as_posix()
 
 
-def named(names):
+def named(names, separator=", "):
     """Names, cut where they are many."""
     names = list(names)
     rest = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    return separator.join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def refuse_differences(folder, runs, names):

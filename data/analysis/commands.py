@@ -94,16 +94,16 @@ def add_folder_arguments(parser):
     add_choice_arguments(parser)
 
 
-def study_of(args):
-    """The Study of a command's folder and choice; what is skipped is printed."""
+def study_of(args, paired=False):
+    """The Study of a command's folder and choice; what is skipped is printed, see say()."""
     study = Study(args.folder, args.only_runs, args.exclude)
-    say(study)
+    say(study, paired)
     return study
 
 
-def say(study, file=None):
-    """Print what a study skips."""
-    for line in study.lines():
+def say(study, paired, file=None):
+    """Print what a study skips; paired: also where only seeds are compared that all stages have."""
+    for line in study.lines() + (study.pairing_lines() if paired else []):
         print(line, file=file)
 
 
@@ -117,7 +117,7 @@ def runs_command(args):
 
 
 def claims_command(args):
-    study = study_of(args)
+    study = study_of(args, paired=True)
     regimes, verdicts = measure_regimes(study), judge(study, args.run_std)
     if reported_split(study.settings) != TEST:
         print(f"what is called test accuracy is {reported_split(study.settings)} accuracy in these runs")
@@ -129,16 +129,16 @@ def claims_command(args):
 def boundary_command(args):
     """Scripts read the two numbers from the standard output, so all else goes to the standard error."""
     study = Study(args.folder, args.only_runs, args.exclude)
-    say(study, sys.stderr)
+    say(study, paired=False, file=sys.stderr)
     print(*convergence_lines(study), sep="\n", file=sys.stderr)
     print(*map(lr_name, convergence_bracket(study, args.refined)))
 
 
 def figures_command(args):
     studies = [Study(*choice) for choice in choice_by_folder(args.folder, args.only_runs, args.exclude)]
-    for study in studies:
-        say(study)
     wanted, skipped = args.only or fitting_figures(studies), []
+    for study in studies:
+        say(study, paired=any(FIGURES[number].paired for number in wanted))
     for study in studies:
         print(*(f"{study.folder}: {line}" for line in boundary_lines(study)), sep="\n")
     for number in wanted:
@@ -160,7 +160,7 @@ def figures_command(args):
 
 
 def curves_command(args):
-    study = study_of(args)
+    study = study_of(args, paired=True)
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / "curves.json", learning_curve_numbers(study))
     draw_figure(args.out / "curves.json")

@@ -22,20 +22,21 @@ class Figure(NamedTuple):
     rows: bool = False  # whether it shows several experiments, in a row each
     alone: bool = True  # whether it is drawn of a single experiment; by --only it is
     stages: tuple = tuple(STAGES)  # whose lengths it says; none where it shows data alone
+    paired: bool = True  # whether it shows those seeds alone that all stages have, see pairing.py
 
 
 TICKS, SI, CONVOLUTIONAL, TRANSFORMER = {"ticks"}, {"scale-invariant"}, {"convolutional"}, {"transformer"}
 IMAGES = SI | CONVOLUTIONAL | TRANSFORMER
 FIGURES = {
-    1: Figure(SI, series.regime_numbers, drawing.draw_regime_curve, stages=("pretrain",)),
+    1: Figure(SI, series.regime_numbers, drawing.draw_regime_curve, stages=("pretrain",), paired=False),
     2: Figure(SI, series.accuracy_numbers, drawing.draw_accuracy_panels),
     3: Figure(SI, series.geometry_numbers, drawing.draw_geometry_panels),
-    4: Figure(TICKS, series.tick_numbers, drawing_other.draw_ticks, stages=()),
+    4: Figure(TICKS, series.tick_numbers, drawing_other.draw_ticks, stages=(), paired=False),
     5: Figure(TICKS, series.feature_numbers, drawing.draw_feature_panels),
-    6: Figure(IMAGES, series.band_image_numbers, drawing_other.draw_band_images, stages=()),
+    6: Figure(IMAGES, series.band_image_numbers, drawing_other.draw_band_images, stages=(), paired=False),
     7: Figure(SI, series.band_numbers, drawing.draw_band_panels),
     8: Figure(CONVOLUTIONAL | TRANSFORMER, series.practical_numbers, drawing.draw_practical_rows, rows=True),
-    9: Figure(IMAGES, series.band_image_numbers, drawing_other.draw_band_spectra, stages=()),
+    9: Figure(IMAGES, series.band_image_numbers, drawing_other.draw_band_spectra, stages=(), paired=False),
     10: Figure(SI, series.accuracy_numbers, drawing.draw_accuracy_rows, rows=True, alone=False),
     11: Figure(SI, series.boundary_numbers, drawing_other.draw_boundary),
     12: Figure(SI, series.two_stage_numbers, drawing_other.draw_two_stage_bars),
@@ -52,7 +53,7 @@ FIGURES = {
     23: Figure(TRANSFORMER, series.geometry_numbers, drawing.draw_geometry_rows, rows=True),
     24: Figure(TRANSFORMER, series.all_band_numbers, drawing.draw_band_rows, rows=True),
     25: Figure(TRANSFORMER, series.low_end_numbers, drawing.draw_low_end_rows, rows=True),
-    26: Figure(SI, series.sharpness_numbers, drawing_other.draw_sharpness),
+    26: Figure(SI, series.sharpness_numbers, drawing_other.draw_sharpness, paired=False),
 }
 
 

@@ -19,10 +19,12 @@ QUANTITIES = {"train_loss": 1, "test_accuracy": 100}  # and what they are multip
 
 
 def curve_numbers(study):
-    """Mean train loss and test accuracy, in percent, by panel and PLR."""
+    """Mean train loss and test accuracy, in percent, by panel and PLR, of those seeds that all stages at a PLR have."""
     runs = {}  # {(stage, learning rates after the PLR...): {PLR: [(run, member index)]}}
     for run in study.runs:
         for index, member in enumerate(run.members):
+            if not study.is_compared(run, index):
+                continue
             plr, *later = member["lrs"]
             runs.setdefault((stage_of(run), *later), {}).setdefault(plr, []).append((run, index))
     panels = []

@@ -1,4 +1,4 @@
-"""Which seeds are compared at a PLR: those that all of its stages have.
+"""Which seeds are compared at a PLR: those that all of its stages have, and which are missing there.
 
 Means over other seeds at other stages would differ by the seeds, too. A stage is pre-training, fine-tuning at one FLR, or
 SWA; at a PLR those count of which a run is there, as stages are missing while a sweep goes on.
@@ -65,7 +65,28 @@ class Pairing:
         ]
         if without:
             lines.append(f"no seed has all stages at PLR {named(without)}: means there are of different seeds")
-        return lines
+        missing = [
+            f"PLR {lr_name(plr)} has no seed {named(map(seed_text, keys))}" for plr, keys in self.absent.items()
+        ]
+        return lines + ([named(missing, "; ")] if missing else [])
+
+    @functools.cached_property
+    def absent(self):
+        """{PLR: the seeds that other PLRs have and no stage there}, in order; empty where every PLR has seeds of its own."""
+        at_plrs = {plr: set().union(*self.stages[plr].values()) for plr in sorted(self.stages)}
+        every = set().union(*at_plrs.values())
+        if sum(map(len, at_plrs.values())) == len(every):
+            return {}
+        return {
+            plr: sorted(every - keys, key=lambda key: (key[0] or 0, key[1]))
+            for plr, keys in at_plrs.items()
+            if keys != every
+        }
+
+
+def seed_text(key):
+    data_seed, seed = key
+    return f"{seed}" if data_seed is None else f"{seed} of data seed {data_seed}"
 
 
 def title(stage, *later_lrs):

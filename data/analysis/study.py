@@ -86,13 +86,16 @@ class Study:
         return parent is not None and had_diverged(parent, run.config["parent"]["step"])
 
     def lines(self):
-        """What to say of runs that are skipped: incomplete ones, ones whose parent is missing, seeds that stages lack."""
+        """What to say of runs that are skipped: incomplete ones, and ones whose parent is missing."""
         lines = incomplete_lines(self.folder, self.incomplete)
         if self.without_parent:
             names = named(relative(run.path, self.folder) for run in self.without_parent)
             lines.append(f"{self.folder}: the runs that these continue are not here, so they are skipped: {names}")
-        lines += self.lengths.lines(self.folder)
-        return [*lines, *(f"{self.folder}: {line}" for line in self.pairing.lines())]
+        return lines + self.lengths.lines(self.folder)
+
+    def pairing_lines(self):
+        """What to say of seeds that stages or PLRs lack, and others that are skipped for it where means are compared."""
+        return [f"{self.folder}: {line}" for line in self.pairing.lines()]
 
     @functools.cached_property
     def pairing(self):
