@@ -118,6 +118,33 @@ def test_a_measurement_is_missing_where_runs_of_the_same_stage_have_it(study):
     assert lacking == expected | {"finetune/1.0-1e-05": ["not measured: bands-keep, sharpness-loss-1e-1"]}
 
 
+def test_stages_are_missing_that_continue_other_pre_trainings(tmp_path):
+    def write(name, stage, lrs, parent=None, settings=(), **options):
+        member = {"lrs": lrs, "seed": 1}
+        path = parent and tmp_path / parent
+        write_run(
+            tmp_path / name, stage, [member], IMAGES | dict(settings), parent=path, train_accuracy=[1], **options
+        )
+
+    for name, plr in (("all", 1e-3), ("some", 1e-2), ("none", 1e-1), ("diverged", 1.0)):
+        write(name, "pretrain", [plr])
+    write("begun", "pretrain", [2.0], status="running")
+    write("converge", "pretrain", [1e-3], settings={"until_loss": 0.1})
+    path = tmp_path / "diverged/metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged_at": [3]}))
+    for parent, plr, flrs in (("all", 1e-3, (1e-5, 1e-4)), ("some", 1e-2, (1e-4,))):
+        for flr in flrs:
+            write(f"{parent}-{flr}", "finetune", [plr, flr], parent)
+    write("stopped", "swa", [1e-3], "all", settings={"windows": [2]}, status="running")
+    write("second", "finetune", [1e-2, 1e-3], "some")  # a second stage, which others need not have
+    write("third", "finetune", [1e-2, 1e-3, 1e-5], "second")
+    assert {found["run"]: found["notes"] for found in table(tmp_path) if found["notes"]} == {
+        "some": ["not continued by: fine-tuning at 1e-5, SWA"],
+        "none": ["not continued by: fine-tuning at 1e-5, 1e-4, SWA"],
+        "diverged": ["not continued by: fine-tuning at 1e-5, 1e-4, SWA", "diverged at epoch 3"],
+    }
+
+
 @pytest.mark.parametrize(
     "name, text",
     [

@@ -142,9 +142,10 @@ class Surroundings:
                 self.measured.setdefault((kind_of(run), later_lrs(run)), set()).update(run.measured() - ONCE)
         lengths = set(LENGTHS) - {*KEPT}
         self.most_of_kind = {kind: most_common_settings(of_kind, lengths) for kind, of_kind in of_kinds.items()}
+        self.next_stages = next_stages(runs)
 
     def notes_on(self, run):
-        """What is odd about a run: settings unlike most, a parent that is gone, measurements that only others have."""
+        """What is odd about a run: settings unlike most, a parent that is gone, stages and measurements that others have."""
         most = self.most | self.most_of_kind[kind_of(run)]
         notes = [
             f"{name} {run.settings.get(name)}, of most {of_most}"
@@ -157,7 +158,37 @@ class Surroundings:
             missing = self.measured[kind_of(run), later_lrs(run)] - run.measured()
             missing = sorted(name for name in missing if is_measurable(run, name))
             notes += [f"not measured: {', '.join(missing)}"] if missing else []
+            notes += self.note_on_next_stages(run) if stage_of(run) == "pretrain" else []
         return notes
+
+    def note_on_next_stages(self, run):
+        """The stages that continue other pre-trainings and not this one."""
+        missing = set().union(*self.next_stages.values()) - self.next_stages.get(run.path.resolve(), set())
+        flrs = sorted(flr for stage, flr in missing if stage == "finetune")
+        titles = [
+            *([title("finetune", *flrs)] if flrs else []),
+            *([title("swa")] if ("swa", None) in missing else []),
+        ]
+        return [f"not continued by: {', '.join(titles)}"] if titles else []
+
+
+def next_stages(runs):
+    """{pre-training's folder: {("finetune", FLR) and ("swa", None) that continue it}}, without second stages."""
+    goes_on = {run.parent_path for run in runs if run.config["stage"] == "finetune" and is_further(run)}
+    paths, found = {run.path.resolve() for run in runs}, {}
+    for run in runs:
+        if run.parent_path in paths and run.path.resolve() not in goes_on:
+            for _, *later in (member["lrs"] for member in run.members):
+                if stage_of(run) == "finetune" and len(later) == 1:
+                    found.setdefault(run.parent_path, set()).add(("finetune", *later))
+                if stage_of(run) == "swa" and not later:
+                    found.setdefault(run.parent_path, set()).add(("swa", None))
+    return found
+
+
+def is_further(run):
+    """Whether a run continues fine-tuning at another learning rate, which makes that a second stage of pre-training."""
+    return any(len(member["lrs"]) > 2 and member["lrs"][2] != member["lrs"][1] for member in run.members)
 
 
 def kind_of(run):
