@@ -8,7 +8,7 @@ import pytest
 from test_analyze import IMAGES, TICKS, command, write_run, write_study
 from test_choosing import with_argv
 
-from data.analysis.runs_table import COLUMNS, table, text_lines
+from data.analysis.runs_table import COLUMNS, table, text_lines, write_csv
 from data.commandline import BadInput
 
 
@@ -39,6 +39,7 @@ def test_a_complete_run_has_its_numbers(study, monkeypatch, capsys):
         "train_loss": 1,
         "train_accuracy": 0.8,
         "test_accuracy": 0.4,
+        "report": "test",
         "notes": [],
         "command": None,
     }
@@ -197,6 +198,27 @@ def test_the_table_is_written_as_json_and_csv(study, tmp_path, monkeypatch, caps
     assert [of["run"] for of in written] == [of["run"] for of in rows] and list(written[0]) == list(COLUMNS)
     [tuned] = [of for of in written if of["run"] == "finetune/0.1-1e-05"]
     assert tuned["lrs"] == "0.1 1e-05" and float(tuned["test_accuracy"]) == 0.61 and tuned["command"] == ""
+
+
+@pytest.mark.parametrize(
+    "splits, heading, column",
+    [
+        (("test", "test"), "test acc. %", "test_accuracy"),
+        (("validation", "validation"), "validation acc. %", "validation_accuracy"),
+        (("validation", "test"), "test or validation acc. %", "test_or_validation_accuracy"),
+    ],
+)
+def test_the_split_that_runs_report_on_is_named(tmp_path, splits, heading, column):
+    for lr, split in zip((1e-3, 1e-2), splits):
+        member = {"lrs": [lr], "seed": 1}
+        write_run(tmp_path / f"runs/{lr}", "pretrain", [member], IMAGES | {"report": split}, test_accuracy=[0.5])
+    rows = table(tmp_path / "runs")
+    assert f"train acc. %  {heading}  notes" in text_lines(rows)[0]
+    write_csv(tmp_path / "runs.csv", rows)
+    with open(tmp_path / "runs.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [of[column] for of in written] == ["0.5", "0.5"] and [of["report"] for of in written] == [*splits]
+    assert [found["test_accuracy"] for found in rows] == [0.5, 0.5]
 
 
 def test_a_folder_without_runs_is_bad_input(tmp_path):

@@ -4,15 +4,19 @@ A run that reports on validation images is compared with the same run on a set w
 """
 
 import dataclasses
+import json
 
 import pytest
 import torch
 from conftest import random_image_set
+from matplotlib.text import Text
 from test_analyze import command
 from test_runs import call, one_line
 
 from data.analysis import drawing
-from data.analysis.figures import figure_numbers
+from data.analysis.axes import STYLE
+from data.analysis.captions import small_print
+from data.analysis.figures import CURVES, DRAWN, figure_numbers, learning_curve_numbers
 from data.analysis.study import Study
 from data.images import digest, load_once, save_image_set
 from data.runs import Run, find_runs
@@ -141,6 +145,18 @@ def test_axes_and_claims_say_validation(studies, monkeypatch, capsys):
         command(monkeypatch, "claims", studies / name)
         said = "what is called test accuracy is validation accuracy in these runs\n" in capsys.readouterr().out
         assert said == (word == "Validation")
+
+
+def test_nothing_in_figures_of_runs_that_report_on_validation_images_says_test(studies):
+    study = Study(studies / "held")
+    drawn = {number: figure_numbers(number, [study]) for number in (6, 9)}  # others: see above
+    drawn[CURVES] = learning_curve_numbers(study)
+    for name, numbers in drawn.items():
+        with drawing.plt.rc_context(STYLE):
+            figure = DRAWN[name](json.loads(json.dumps(numbers)))
+        texts = " ".join([*small_print(numbers), *(text.get_text() for text in figure.findobj(Text))])
+        assert "alidation" in texts and " test " not in f" {texts} ".lower(), (name, texts)
+        drawing.plt.close(figure)
 
 
 def test_a_set_normalised_otherwise_is_refused(studies, sets, tmp_path, capsys):

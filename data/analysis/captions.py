@@ -8,6 +8,8 @@ import textwrap
 
 from matplotlib.transforms import Bbox
 
+from data.images import reported_split
+
 STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning", "swa": "SWA over"}
 POINTS = {
     12: "bar",
@@ -100,7 +102,8 @@ def experiment_line(experiment, figure):
     """An experiment, how long its stages are, and how many runs there are at a point, in words."""
     data = experiment.get("experiment", {}).get("data")
     if "class" in experiment:
-        return f"{data}: the first test image, of class {experiment['class']}"
+        split = reported_split(experiment.get("experiment", {}))
+        return f"{data}: the first {split} image, of class {experiment['class']}"
     if figure == 4:
         return f"{data}: the training set of data seed 1"
     names = ["train_samples", "batch_size", *STAGES] if experiment.get("lengths") else []

@@ -21,6 +21,7 @@ from data.analysis.regimes import FALLS, TOO_SHORT, as_float, why_unfinished
 from data.analysis.study import LENGTHS, stage_of
 from data.commandline import BadInput, lr_name
 from data.files import write_atomically
+from data.images import TEST, reported_split
 from data.runs import Run, is_held
 
 KEPT = ("log_every", "keep", "keep_loss")  # settings in which runs of a stage may well differ
@@ -31,7 +32,7 @@ NOT_CONVERGED = {
 }
 COLUMNS = (
     "run", "stage", "lrs", "seed", "n", "status", "done", "planned", "unit", "train_loss", "train_accuracy",
-    "test_accuracy", "notes", "command",
+    "test_accuracy", "report", "notes", "command",
 )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def table(folder, only=(), exclude=()):
     `lrs` are those of all stages; `seed` of a row for several members is None and `n` their number; `status` is
     `complete`, `running` (a process is at work), `stopped` or `unreadable`; `done` and `planned` count in `unit`;
     accuracies are fractions at the last logged step, of SWA runs those of the largest window, None where not finite;
+    `report` is the split that `test_accuracy` is of, `test` or `validation`;
     `notes` are texts, and `command` is what finishes a run that stopped.
     Raises BadInput where there are no run folders, or a pattern matches none.
     """
@@ -100,6 +102,7 @@ def row_of(run, index, folder, notes):
         "done": run.last_step if run.metrics else 0,
         "planned": run.settings.get("steps"),
         "unit": run.metrics.get("unit"),
+        "report": reported_split(run.settings),
         "notes": notes,
         "command": run.finishing_command if status == "stopped" else None,
         **found,
@@ -223,14 +226,20 @@ HEADINGS = (
     "done",
     "train loss",
     "train acc. %",
-    "test acc. %",
+    "{split} acc. %",
     "notes",
 )
 
 
+def reported_name(rows, name, both):
+    """A name in which {split} stands for what the rows report on, where they differ as `test<both>validation`."""
+    return name.format(split=both.join(sorted({row["report"] for row in rows} - {None})) or TEST)
+
+
 def text_lines(rows):
     """The table as lines of aligned columns, and how to finish what stopped."""
-    cells = [HEADINGS, *(cells_of(row) for row in rows)]
+    headings = [reported_name(rows, heading, " or ") for heading in HEADINGS]
+    cells = [headings, *(cells_of(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells]
     commands = dict.fromkeys(row["command"] for row in rows if row["command"])
@@ -263,10 +272,15 @@ def number_text(number, scale, form):
 
 
 def write_csv(path, rows):
-    """Write the rows as comma-separated values; learning rates and notes are joined by spaces and semicolons."""
+    """Write the rows as comma-separated values; learning rates and notes are joined by spaces and semicolons.
+
+    The column of `test_accuracy` is named by the split that it is of.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
+    writer.writerow(
+        {name: name for name in COLUMNS} | {"test_accuracy": reported_name(rows, "{split}_accuracy", "_or_")}
+    )
     for row in rows:
         lrs = " ".join(map(repr, row["lrs"] or []))
         writer.writerow(row | {"lrs": lrs, "notes": "; ".join(row["notes"])})
