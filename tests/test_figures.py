@@ -1,5 +1,6 @@
 """What figures say and how they can be read, drawn of numbers or of run folders written by hand."""
 
+import itertools
 import json
 import shutil
 
@@ -10,9 +11,9 @@ from ideal_studies import write_image_ideal
 from matplotlib.colors import to_hex
 from test_analyze import EPOCHS, IMAGES, PLRS, command, write_run, write_study
 
-from data.analysis import captions, drawing, learning_curves
+from data.analysis import captions, drawing, drawing_other, learning_curves
 from data.analysis.axes import STYLE, label_narrow_range
-from data.analysis.figures import DRAWN, figure_numbers, learning_curve_numbers
+from data.analysis.figures import DRAWN, FIGURES, figure_numbers, learning_curve_numbers
 from data.analysis.series import mean_and_std
 from data.analysis.study import Study
 
@@ -54,12 +55,18 @@ def study(tmp_path):
 
 # Small print
 
+LINES_SAY = (
+    "Grey lines: boundaries 1|2 and 2|3 (dashed) and 2A|2B (dotted), between the last PLR of a regime and the first of the "
+    "next."
+)
+
 
 def test_small_print_says_which_experiment_a_figure_shows(study):
     numbers = read_again(figure_numbers(2, [Study(study)]))
     assert captions.small_print(numbers) == [
         "si-convnet, width 8, toy, 2,560 training samples, batch size 128, pre-training 20 epochs, "
-        "fine-tuning 1,000 epochs; 1 run per point"
+        "fine-tuning 1,000 epochs; 1 run per point",
+        LINES_SAY,
     ]
     for seed in (1, 2, 3):
         member = {"lrs": [5e-2], "seed": seed}
@@ -69,13 +76,66 @@ def test_small_print_says_which_experiment_a_figure_shows(study):
     line, note = captions.small_print(numbers)
     assert (
         line.endswith("; 1 to 3 runs per point")
-        and note == "Shaded bands and error bars: standard deviations over runs (n - 1)."
+        and note
+        == "Shaded bands and error bars: standard deviations over runs (n - 1); none where there is one run. "
+        + LINES_SAY
+        + " Grey bands: where 10 % or more of the resamples place them."
     )
     of_figure_1 = captions.small_print(read_again(figure_numbers(1, [Study(study)])))
     assert "fine-tuning" not in of_figure_1[0] and of_figure_1[0].endswith("; 1 to 3 runs per point")
-    assert (
-        of_figure_1[1] == "Shaded bands and error bars: standard deviations over the last tenth of pre-training."
+    assert of_figure_1[1].startswith(
+        "Shaded bands and error bars: standard deviations over the last tenth of pre-training. Grey lines: "
     )
+
+
+def grey_patches(figure):
+    return [patch for axes in figure.axes for patch in axes.patches if patch.get_facecolor()[:3] == (0.35,) * 3]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_grey_lines_and_bands_are_explained_where_they_are(tmp_path, number):
+    """Of 1e-2 one run in two converges, so that resamples place 1|2 above or below it."""
+    for plr, converged in ((1e-3, (1, 1)), (1e-2, (1, 0.5)), (1e-1, (0.5, 0.5))):
+        for seed, accuracy in zip((1, 2), converged):
+            member, series = (
+                {"lrs": [plr], "seed": seed},
+                {"train_accuracy": [accuracy], "train_loss": [[10] + [1] * 20]},
+            )
+            write_run(tmp_path / f"{plr}-{seed}", "pretrain", [member], IMAGES, test_accuracy=[0.5], **series)
+    numbers = read_again(figure_numbers(number, [Study(tmp_path)]))
+    assert len(grey_patches(draw(number, numbers))) == 1
+    assert (
+        "Grey bands: where" in captions.small_print(numbers)[-1] and LINES_SAY in captions.small_print(numbers)[-1]
+    )
+    del numbers["regimes"]["b12"]["range"]
+    assert not grey_patches(draw(number, numbers)) and "Grey bands" not in captions.small_print(numbers)[-1]
+    numbers["regimes"]["b12"] = None
+    assert "Grey" not in " ".join(captions.small_print(numbers))
+
+
+def test_that_points_have_no_band_is_said_where_some_have_one():
+    said = {}
+    for counts in ([1, 3], [2, 3]):
+        numbers = {"figure": 2, "deviations": "over runs (n - 1)", "runs_per_point": counts}
+        said[counts[0]] = "; none where there is one run." in captions.small_print(numbers)[-1]
+    assert said == {1: True, 2: False}
+
+
+def test_figures_that_draw_no_deviations_or_boundaries_explain_none():
+    few = {"runs_per_point": [2, 2], "deviations": None, "regimes": REGIMES}
+    assert not FIGURES[5].deviations and not FIGURES[13].deviations
+    assert "Grey" not in " ".join(captions.small_print({"figure": 13} | few))
+    assert (
+        captions.small_print({"figure": 26} | few)[-1]
+        == "Error bars: standard errors of the trace, by random signs."
+    )
+
+
+@pytest.mark.parametrize(
+    "data, said", [("ticks", "of the whole training set"), ("toy", "running mean over the epochs")]
+)
+def test_learning_curves_say_what_their_train_loss_is(data, said):
+    assert f"Train loss: {said}" in captions.small_print({"figure": "curves", "experiment": {"data": data}})[-1]
 
 
 def test_what_is_not_recorded_is_not_said(study):
@@ -99,7 +159,7 @@ def test_figures_written_before_they_said_so_are_drawn(study, tmp_path, monkeypa
     numbers = read_again(figure_numbers(2, [Study(study)]))
     for name in ("unit", "lengths", "train_samples", "runs_per_point", "deviations"):
         del numbers[name]
-    assert captions.small_print(numbers) == ["si-convnet, width 8, toy"]
+    assert captions.small_print(numbers) == ["si-convnet, width 8, toy", LINES_SAY]
     numbers["pretrain"]["std"] = [0.0] * len(PLRS)
     (tmp_path / "figure02.json").write_text(json.dumps(numbers))
     command(monkeypatch, "draw", tmp_path / "figure02.json")
@@ -140,7 +200,7 @@ def test_rows_say_in_what_they_differ_and_share_their_plrs(study, tmp_path):
         "si-convnet, width 8, toy, digest 0, batch size 128, pre-training 20 epochs",
         "si-convnet, width 8, toy, digest 12345678, batch size 64, pre-training 10 epochs",
     ]
-    assert [line[:5] for line in captions.small_print(numbers)] == ["Row 1", "Row 2"]
+    assert [line[:5] for line in captions.small_print(numbers)] == ["Row 1", "Row 2", "Grey "]
     limits = {axes.get_xlim() for axes in draw(10, numbers).axes}
     [(left, right)] = limits
     assert left < PLRS[0] and right > PLRS[-1]
@@ -258,6 +318,29 @@ def test_figure_26_names_the_plrs_of_regime_1(tmp_path):
             assert place == (point["gradient_norm"], point["test_error"])
 
 
+def test_names_of_points_cover_neither_each_other_nor_points():
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(3.5, 2.8))
+        places = [(1, 1), (1.04, 1.01), (1.02, 0.98), (2, 3), (2.01, 3.2), (3, 1)]
+        axes.plot(*zip(*places), "o", markersize=5)
+        figure.draw_without_rendering()
+        drawing_other.name_points(axes, places, ["5e-4", "7e-4", "", "1.4e-3", "1e-3", "2e-4"])
+        figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["5e-4", "7e-4", "1.4e-3", "1e-3", "2e-4"]
+    assert not any(box.overlaps(other) for box, other in itertools.combinations(boxes, 2))
+    centers = axes.transData.transform(places)
+    assert not any(box.contains(*center) for box in boxes for center in centers)
+
+
+def test_markers_on_an_axis_are_whole(tmp_path):
+    """Those of angles near 0, and those of barriers near the floor."""
+    write_image_ideal(tmp_path, seeds=1)
+    figure = draw(3, figure_numbers(3, [Study(tmp_path)]))
+    drawn = [line for axes in figure.axes for line in axes.lines if line.get_marker() not in ("None", None, "")]
+    assert len(drawn) >= 9 and not any(line.get_clip_on() for line in drawn)
+
+
 # Learning curves
 
 
@@ -311,6 +394,20 @@ def test_long_learning_curves_are_thinned(tmp_path):
     assert len(curve["step"]) == learning_curves.MOST_POINTS == 500
     assert (curve["step"][0], curve["step"][-1]) == (0, 5000)
     assert max(np.diff(curve["step"])) <= 11 and curve["train_loss"] == [2 + step for step in curve["step"]]
+
+
+@pytest.mark.parametrize("first, last", [(0, 1), (4, 5), (120, 129), (40_000, 60_000)])
+def test_ticks_of_learning_curves_are_whole_steps_and_stay_apart(first, last):
+    curve = {"plr": 1e-3, "step": [first, last], "train_loss": [2, 1], "test_accuracy": [50, 60], "n": 1}
+    panels = [{"stage": "finetune", "later_lrs": [1e-4], "curves": [curve]}] * 5
+    figure = draw("curves", {"figure": "curves", "panels": panels, "unit": "epoch"})
+    figure.draw_without_rendering()
+    axes = figure.axes[1]
+    left, right = axes.get_xlim()
+    labels = [tick.label1 for tick in axes.xaxis.get_major_ticks() if left <= tick.get_loc() <= right]
+    assert len(labels) >= 2 and all(label.get_text() == f"{label.get_position()[0]:.0f}" for label in labels)
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(box.x1 + 3 < after.x0 for box, after in zip(boxes, boxes[1:]))
 
 
 def test_learning_curves_are_drawn_and_drawn_again(tmp_path, monkeypatch):

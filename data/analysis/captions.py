@@ -8,15 +8,20 @@ import textwrap
 
 from matplotlib.transforms import Bbox
 
+from data.analysis.boundaries import LIKELY
 from data.images import reported_split
 
 STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning", "swa": "SWA over"}
+CURVES = "curves"  # in place of a figure's number: learning curves, which are no figure of the paper
 POINTS = {
     12: "bar",
     13: "histogram",
-    "curves": "curve, of which it is the mean",
+    CURVES: "curve, of which it is the mean",
 }  # what shows runs where it is no point, by figure
 RENAMED = {"side": "image_side", "name": "optimizer"}  # inside of settings, where a name alone does not tell
+WITHOUT_BOUNDARIES = (13, 26)  # figures that do not draw the boundaries between regimes, which they have
+TRAIN_LOSS_ON_TICKS = "of the whole training set at that iteration"
+TRAIN_LOSS_ON_IMAGES = "running mean over the epochs since the point before; at the first point of a stage of the training set, without training"
 SMALL_PRINT_SIZE, CHARACTERS_PER_INCH = 6.5, 21
 
 
@@ -83,18 +88,33 @@ def small_print(numbers):
         lines = [f"Row {n}: {experiment_line(row, numbers['figure'])}" for n, row in enumerate(rows, 1)]
     else:
         lines = [experiment_line((rows or [numbers])[0], numbers["figure"])]
-    notes = dict.fromkeys(note for experiment in rows or [numbers] for note in what_is_drawn(experiment))
+    notes = dict.fromkeys(note for row in rows or [numbers] for note in what_is_drawn(row, numbers["figure"]))
     return [line for line in [*lines, " ".join(notes)] if line]
 
 
-def what_is_drawn(experiment):
-    """Sentences on bands, bars and markers."""
+def what_is_drawn(experiment, figure):
+    """Sentences on bands, bars, markers and lines, and on where there are none."""
     notes = []
     if experiment.get("deviations"):
-        notes.append(f"Shaded bands and error bars: standard deviations {experiment['deviations']}.")
+        fewest, _ = experiment["runs_per_point"]
+        none = "; none where there is one run" if fewest == 1 and "over runs" in experiment["deviations"] else ""
+        notes.append(f"Shaded bands and error bars: standard deviations {experiment['deviations']}{none}.")
     geometry = experiment.get("geometry") or experiment
     if "floor" in geometry:
         notes.append(f"Barriers: medians and quartiles; open markers: at most {geometry['floor']:g} %.")
+    if figure == 26:
+        notes.append("Error bars: standard errors of the trace, by random signs.")
+    places = [place for place in experiment.get("regimes", {}).values() if place]
+    if places and figure not in WITHOUT_BOUNDARIES:
+        notes.append(
+            "Grey lines: boundaries 1|2 and 2|3 (dashed) and 2A|2B (dotted), between the last PLR of a regime and the first "
+            "of the next."
+        )
+        if any("range" in place for place in places):
+            notes.append(f"Grey bands: where {100 * LIKELY:.0f} % or more of the resamples place them.")
+    if figure == CURVES:
+        on_ticks = experiment.get("experiment", {}).get("data") == "ticks"
+        notes.append(f"Train loss: {TRAIN_LOSS_ON_TICKS if on_ticks else TRAIN_LOSS_ON_IMAGES}.")
     return notes
 
 

@@ -74,7 +74,7 @@ def draw_geometry_panels(numbers, figure=None):
     figure = figure or plt.figure(figsize=(10.5, 3.2))
     all_axes = figure.subplots(1, 3)
     for pair, style in PAIR_STYLES.items():
-        draw_curve(all_axes[0], numbers["angle"][pair], **style)
+        draw_curve(all_axes[0], numbers["angle"][pair], **style, clip_on=False)  # as markers may lie on the axis
     prepare_plr_axes(all_axes[0], numbers)
     all_axes[0].set_ylabel("Angular distance (rad)")
     all_axes[0].set_ylim(bottom=0)
@@ -99,7 +99,8 @@ def draw_quartiles(axes, curve, floor, marker, color, **style):
     """A median over runs with the band between the quartiles; what is at most the floor lies there, as open markers."""
     median, lower, upper = (np.maximum(curve[name], floor) for name in ("median", "lower", "upper"))
     plrs, at_floor = np.array(curve["plr"]), median <= floor
-    axes.plot(plrs, median, color=color, marker=marker, markevery=np.flatnonzero(~at_floor).tolist(), **style)
+    above_floor = np.flatnonzero(~at_floor).tolist()
+    axes.plot(plrs, median, color=color, marker=marker, markevery=above_floor, clip_on=False, **style)
     axes.fill_between(plrs, lower, upper, color=color, alpha=0.15, linewidth=0)
     size = {"o": 3.5, "s": 5.5, "^": 7.5}[marker]  # so that all are seen where they coincide
     open_style = {"markerfacecolor": "none", "markersize": size, "clip_on": False, "zorder": 3}

@@ -160,6 +160,7 @@ TUNED_MARKERS = "s^vD<>pP*h"
 
 def draw_sharpness(numbers):
     """Black points, each with its PLR, are pre-trainings; the others fine-tunings."""
+    named = []
     rows = numbers["rows"]
     figure, all_axes = plt.subplots(len(rows), 3, figsize=(10.5, 0.6 + 2.8 * len(rows)), squeeze=False)
     every_point = [point for row in rows for point in row["points"]]
@@ -178,12 +179,46 @@ def draw_sharpness(numbers):
                 error = [point["trace_error"] for point in points] if name == "trace" else None
                 places = [point[name] for point in points], [point["test_error"] for point in points]
                 axes.errorbar(*places, xerr=error, markersize=5, **style)
-                for point in points if plr is None else ():
-                    place = {"xytext": (3, -2), "textcoords": "offset points", "va": "top", "fontsize": 6.5}
-                    axes.annotate(lr_name(point["plr"]), (point[name], point["test_error"]), **place)
+            drawn = [point for point in row["points"] if point[name] is not None]
+            places = [(point[name], point["test_error"]) for point in drawn]
+            named.append((axes, places, [lr_name(point["plr"]) * (point["flr"] is None) for point in drawn]))
             axes.set_xscale("log")
             label_narrow_range(axes.xaxis, axes.get_xlim())
             axes.set_xlabel(axis_label)
         row_axes[0].set_ylabel(f"{reported_word(numbers)} error (%)\nat running train loss {row['level']:g}")
     shared_legend(figure, all_axes[0, 0])
+    figure.draw_without_rendering()  # so that all points have their places
+    for axes, places, names in named:
+        name_points(axes, places, names)
     return figure
+
+
+NAME_SIZE, NAME_DISTANCE, POINT_RADIUS = 6.5, 3, 2.5  # in printer's points
+
+
+def name_points(axes, places, names):
+    """Write names beside points, each where it covers least of other points and of names that are there already.
+
+    places: [(x, y)] of all points; names: theirs, "" of those that have none.
+    """
+    centers = axes.transData.transform(places) * 72 / axes.figure.dpi
+    taken = [(x - POINT_RADIUS, y - POINT_RADIUS, x + POINT_RADIUS, y + POINT_RADIUS) for x, y in centers]
+    for (x, y), place, name in zip(centers, places, names):
+        if not name:
+            continue
+        width = 0.62 * NAME_SIZE * len(name)  # of digits, which are the widest
+        options = []
+        for right, up in itertools.product((1, -1, 0), (-1, 1)):
+            left = x + right * NAME_DISTANCE - width * (1 - right) / 2
+            bottom = y + up * (NAME_DISTANCE + POINT_RADIUS * (right == 0)) - NAME_SIZE * (up < 0)
+            options.append((left, bottom, left + width, bottom + NAME_SIZE))
+        best = min(options, key=lambda box: sum(overlap(box, other) for other in taken))
+        taken.append(best)
+        offset = {"xytext": (best[0] - x, best[1] - y), "textcoords": "offset points", "va": "bottom"}
+        axes.annotate(name, place, **offset, fontsize=NAME_SIZE, annotation_clip=False)
+
+
+def overlap(box, other):
+    """The area that two boxes (left, bottom, right, top) share."""
+    width, height = (min(box[axis + 2], other[axis + 2]) - max(box[axis], other[axis]) for axis in (0, 1))
+    return max(width, 0) * max(height, 0)

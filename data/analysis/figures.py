@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from data import ticks
 from data.analysis import drawing, drawing_other, learning_curves, series
 from data.analysis.axes import STYLE
-from data.analysis.captions import STAGES, add_small_print
+from data.analysis.captions import CURVES, STAGES, add_small_print
 from data.commandline import BadInput
 from data.files import read_json
 
@@ -22,6 +22,7 @@ class Figure(NamedTuple):
     rows: bool = False  # whether it shows several experiments, in a row each
     alone: bool = True  # whether it is drawn of a single experiment; by --only it is
     stages: tuple = tuple(STAGES)  # whose lengths it says; none where it shows data alone
+    deviations: bool = True  # whether it shows standard deviations, where there are several runs
     paired: bool = True  # whether it shows those seeds alone that all stages have, see pairing.py
 
 
@@ -32,7 +33,7 @@ FIGURES = {
     2: Figure(SI, series.accuracy_numbers, drawing.draw_accuracy_panels),
     3: Figure(SI, series.geometry_numbers, drawing.draw_geometry_panels),
     4: Figure(TICKS, series.tick_numbers, drawing_other.draw_ticks, stages=(), paired=False),
-    5: Figure(TICKS, series.feature_numbers, drawing.draw_feature_panels),
+    5: Figure(TICKS, series.feature_numbers, drawing.draw_feature_panels, deviations=False),
     6: Figure(IMAGES, series.band_image_numbers, drawing_other.draw_band_images, stages=(), paired=False),
     7: Figure(SI, series.band_numbers, drawing.draw_band_panels),
     8: Figure(CONVOLUTIONAL | TRANSFORMER, series.practical_numbers, drawing.draw_practical_rows, rows=True),
@@ -40,7 +41,7 @@ FIGURES = {
     10: Figure(SI, series.accuracy_numbers, drawing.draw_accuracy_rows, rows=True, alone=False),
     11: Figure(SI, series.boundary_numbers, drawing_other.draw_boundary),
     12: Figure(SI, series.two_stage_numbers, drawing_other.draw_two_stage_bars),
-    13: Figure(SI, series.norm_numbers, drawing_other.draw_norm_histograms),
+    13: Figure(SI, series.norm_numbers, drawing_other.draw_norm_histograms, deviations=False),
     14: Figure(SI, series.geometry_numbers, drawing.draw_geometry_rows, rows=True, alone=False),
     15: Figure(TICKS, series.tick_accuracy_numbers, drawing.draw_accuracy_panels),
     16: Figure(TICKS, series.geometry_numbers, drawing.draw_geometry_panels),
@@ -57,7 +58,6 @@ FIGURES = {
 }
 
 
-CURVES = "curves"  # in place of a number: learning curves, which are no figure of the paper
 DRAWN = {number: figure.draw for number, figure in FIGURES.items()} | {CURVES: learning_curves.draw_curves}
 
 
@@ -68,7 +68,8 @@ def figure_numbers(number, studies):
     for row in rows if figure.stages else ():
         if "runs_per_point" not in row:
             row["runs_per_point"] = series.runs_per_point(row)
-            row["deviations"] = "over runs (n - 1)" if row["runs_per_point"][-1:] > [1] else None
+            several = figure.deviations and row["runs_per_point"][-1:] > [1]
+            row["deviations"] = "over runs (n - 1)" if several else None
     return {"figure": number, "accuracies": "percent"} | ({"rows": rows} if figure.rows else rows[0])
 
 

@@ -7,6 +7,7 @@ the mean over its runs, at epochs or iterations counted from the start of pre-tr
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.ticker import MaxNLocator
 
 from data.analysis.axes import accuracy_label, colors, label_narrow_range, lr_label, lr_text
 from data.analysis.pairing import STAGES
@@ -103,6 +104,8 @@ def draw_panel(axes, curves, name, color_of):
         values = np.array(curve[name], dtype=float)
         marker = "o" if np.isfinite(values).sum() == 1 else None
         axes.plot(curve["step"], values, color=color_of.to_rgba(curve["plr"]), linewidth=1, marker=marker)
+    # Iterations have many digits, and panels are narrow.
+    axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], integer=True))
 
 
 def curve_title(panel):
