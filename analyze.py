@@ -30,7 +30,17 @@ from data import bands, images, ticks
 from data.analysis.choosing import add_choice_arguments, chosen_runs
 from data.analysis.commands import add_folder_arguments, add_reading_commands, study_of
 from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW
-from data.commandline import BadInput, Parser, Progress, Refused, natural, positive_float, positive_int, say
+from data.commandline import (
+    BadInput,
+    Parser,
+    Progress,
+    Refused,
+    counted,
+    natural,
+    positive_float,
+    positive_int,
+    say,
+)
 from data.commandline import run as run_script
 from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, use_precision
 from data.runs import bands_name, geometry_name, loss_name, low_ends_name, sharpness_of, step_name
@@ -407,7 +417,9 @@ def missing(title, runs, name, *keys):
 
     found = [run for run in runs if is_missing(run)]
     if not found:
-        say(f"{title}: all {len(runs)} runs are measured")
+        say(
+            f"{title}: {'all' if runs[1:] else 'the'} {counted(len(runs), 'run')} {'are' if runs[1:] else 'is'} measured"
+        )
     return found
 
 
@@ -437,7 +449,7 @@ def measure_each(title, runs, measure, points=1):
                 refused.append(error)
                 say(f"skipped: {error}")
     if refused:
-        raise Refused(f"{title}: {len(refused)} folders were held by other processes; give the command again")
+        raise Refused(f"{title}: other processes held {counted(len(refused), 'folder')}; give the command again")
 
 
 def image_study(args):

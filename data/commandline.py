@@ -31,7 +31,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, but not that there is none."""
 
     def _get_help_string(self, action):
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default in (None, False, (), []) else super()._get_help_string(action)
 
 
 MOST_OF_A_PRESET = 100_000  # bytes
@@ -147,6 +147,11 @@ def _number(text, kind, is_allowed, description):
     if value is None or not is_allowed(value):
         raise argparse.ArgumentTypeError(f"{text} is not {description}")
     return value
+
+
+def counted(number, noun):
+    """A number of things in words: `1 run`, `2 runs`."""
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def lr_name(lr):

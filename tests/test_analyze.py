@@ -549,7 +549,7 @@ def test_two_stage_fine_tunings_and_incomplete_runs_are_skipped(study, tmp_path,
     assert [curve["flr"] for curve in numbers["finetune"]] == [1e-5, 1e-4]
     assert numbers["pretrain"]["plr"] == PLRS
     command(monkeypatch, "figures", study, "--only", 1, "--out", tmp_path)
-    assert "1 runs are not complete" in capsys.readouterr().out
+    assert "1 run is not complete and is skipped; it and what finishes it:" in capsys.readouterr().out
 
 
 def draw_figure_2(folder):
@@ -866,8 +866,8 @@ def test_figure_4_shows_feature_0_of_all_training_samples(tick_study):
             ["sharpness", "{images}", "--level", "0.1"],
             "sharpness at train loss 0.1: nothing to measure: no run kept weights at train loss 0.1; --keep-loss of train.py and",
         ),
-        (["norms", "{measured}"], "norms: all 1 runs are measured"),
-        (["bands", "{measured}"], "bands, reestimate: all 1 runs are measured"),
+        (["norms", "{measured}"], "norms: the 1 run is measured"),
+        (["bands", "{measured}"], "bands, reestimate: the 1 run is measured"),
     ],
 )
 def test_a_stage_with_nothing_to_measure_says_so(study, tmp_path, monkeypatch, capsys, arguments, line):

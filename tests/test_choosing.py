@@ -183,6 +183,22 @@ def test_incomplete_runs_are_named_with_the_command_that_finishes_them(study, ca
         Study(study, ["half"])
 
 
+def test_one_run_is_spoken_of_as_one(study, capsys, monkeypatch):
+    write_run(study / "half", "pretrain", [{"lrs": [5.0], "seed": 1}], IMAGES, status="running", final_step=7)
+    [line, _] = Study(study).lines()
+    assert line == f"{study}: 1 run is not complete and is skipped; it and what finishes it:"
+    for name, changes in (("odd", {"width": 16}), ("other", {"width": 32})):
+        write_run(study / name, "pretrain", [{"lrs": [7.0], "seed": 1}], IMAGES | changes)
+    with pytest.raises(BadInput, match=r": other and 1 other run, as odd, differ in width"):
+        Study(study, ["odd", "other"])
+
+
+def test_that_nothing_is_chosen_is_no_default_in_the_help(capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "runs", "--help")
+    assert "--exclude" in (text := capsys.readouterr().out) and "default" not in text
+
+
 # The same seeds at every stage
 
 

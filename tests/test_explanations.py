@@ -156,6 +156,16 @@ def test_a_sweep_whose_loss_falls_with_the_plr_is_undertrained(tmp_path, monkeyp
     assert str(error.value).endswith(why) and not capsys.readouterr().out
     slow = [line.split(":")[0] for line in convergence_lines(Study(tmp_path)) if "slow: the loss is lower" in line]
     assert slow == ["PLR 1e-4", "PLR 1e-3"]
+    command(monkeypatch, "claims", tmp_path, "--json", tmp_path / "claims.json")
+    out = capsys.readouterr().out
+    assert out.count(why) == 1 and "regime 2A: its boundary 1|2 is open, see above" in out
+    assert out.count("2A|2B is open, see above") == out.count("regime 2B: ") == 1
+    [f3] = [
+        found for found in json.loads((tmp_path / "claims.json").read_text())["claims"] if found["claim"] == "F3"
+    ]
+    assert f3["missing"].endswith(why)
+    command(monkeypatch, "claims", tmp_path, "--verbose")
+    assert capsys.readouterr().out.count(why) > 10  # whole verdicts
 
 
 @pytest.mark.parametrize(

@@ -605,7 +605,7 @@ def test_an_flr_that_is_a_second_stage_from_one_plr_is_an_flr_from_the_others(tm
 
 def test_a_folder_that_another_process_holds_is_skipped(study, monkeypatch, capsys):
     held = hold(study / f"pretrain/plr{PLRS[0]}")
-    with pytest.raises(Refused, match="1 folders were held by other processes"):
+    with pytest.raises(Refused, match="other processes held 1 folder; give"):
         command(monkeypatch, "norms", study)
     release(held)
     assert "skipped: " in capsys.readouterr().out

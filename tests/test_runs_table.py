@@ -30,6 +30,7 @@ def test_a_complete_run_has_its_numbers(study, monkeypatch, capsys):
         "run": "pretrain/0.01",
         "stage": "pretrain",
         "lrs": [1e-2],
+        "window": None,
         "seed": 1,
         "n": 1,
         "status": "complete",
@@ -44,10 +45,11 @@ def test_a_complete_run_has_its_numbers(study, monkeypatch, capsys):
         "command": None,
     }
     averaged = row(study, "swa/0.01")
-    assert averaged["test_accuracy"] == pytest.approx(0.63)  # of the largest window
+    assert averaged["test_accuracy"] == pytest.approx(0.63) and averaged["window"] == 5  # the largest window
     command(monkeypatch, "runs", study)
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split()[:6] == ["run", "stage", "PLR", "seed", "n", "status"] and len(lines) == 20
+    assert "  SWA of 5 weights  " in lines[-1]
     [line] = [line for line in lines if line.startswith("pretrain/0.01 ")]
     assert line.split() == [
         "pretrain/0.01",
@@ -176,7 +178,8 @@ def test_members_of_a_learning_rate_share_a_row_over_all_folders(tmp_path):
         ("data1 and 1 more", [1e-3], None, 4),
         ("data1 and 1 more", [1e-2], None, 4),
     ]
-    assert [found["test_accuracy"] for found in rows] == pytest.approx([0.5075, 0.5375])
+    assert [found["test_accuracy"] for found in rows] == [0.5075, 0.5375]  # by 7 digits, as the sums are not exact
+    assert all("  4 members  4  " in line for line in text_lines(rows)[1:])
     metrics = json.loads((tmp_path / "data2/metrics.json").read_text())
     (tmp_path / "data2/metrics.json").write_text(json.dumps(metrics | {"diverged_at": [None, 3, None, None]}))
     assert [(found["n"], found["notes"]) for found in table(tmp_path)] == [
@@ -184,6 +187,23 @@ def test_members_of_a_learning_rate_share_a_row_over_all_folders(tmp_path):
         (1, ["diverged at epoch 3"]),
         (4, []),
     ]
+    assert [found["seed"] for found in table(tmp_path)] == [None, 2, None]
+
+
+def test_a_mean_has_seven_digits(tmp_path):
+    members = [{"lrs": [1e-3], "seed": seed} for seed in (1, 2, 3)]
+    write_run(
+        tmp_path / "a", "pretrain", members, TICKS, test_accuracy=[0.7, 0.7, 0.8], train_loss=[1e-5, 1e-5, 2e-5]
+    )
+    [found] = table(tmp_path)
+    assert (found["test_accuracy"], found["train_loss"]) == (0.7333333, 1.333333e-05)
+
+
+def test_the_largest_average_is_shown_wherever_it_stands(tmp_path):
+    swa = {"window": [5, 2], "test_accuracy": [[0.5], [0.25]]}
+    write_run(tmp_path / "a", "swa", [{"lrs": [1e-3], "seed": 1}], IMAGES | {"windows": [5, 2]}, swa=swa)
+    [found] = table(tmp_path)
+    assert (found["window"], found["test_accuracy"]) == (5, 0.5)
 
 
 def test_the_table_is_written_as_json_and_csv(study, tmp_path, monkeypatch, capsys):

@@ -4,7 +4,7 @@ import json
 import shlex
 from fnmatch import fnmatchcase
 
-from data.commandline import BadInput
+from data.commandline import BadInput, counted
 from data.runs import RUNNING, Run, is_held, run_paths
 
 MOST_NAMED = 8  # runs that a message names
@@ -172,10 +172,14 @@ def incomplete_lines(folder, runs):
     by_command = {}
     for run in runs:
         by_command.setdefault(how_to_finish(run), []).append(run)
-    lines = [f"{folder}: {len(runs)} runs are not complete and are skipped; these and what finishes them:"]
+    are, they, them = ("are", "these", "them") if runs[1:] else ("is", "it", "it")
+    count = counted(len(runs), "run")
+    lines = [f"{folder}: {count} {are} not complete and {are} skipped; {they} and what finishes {them}:"]
     for command, of_command in list(by_command.items())[:MOST_NAMED]:
         lines.append(
             f"  {named(f'{relative(run.path, folder)} ({progress_of(run)})' for run in of_command)}: {command}"
         )
     rest = len(by_command) - MOST_NAMED
-    return lines + ([f"  and those of {rest} more commands: analyze.py runs {folder}"] if rest > 0 else [])
+    return lines + (
+        [f"  and those of {counted(rest, 'more command')}: analyze.py runs {folder}"] if rest > 0 else []
+    )

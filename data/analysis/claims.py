@@ -11,7 +11,9 @@ import numpy as np
 
 from data.analysis import claims_accuracy, claims_solutions  # noqa: F401 (they declare the claims)
 from data.analysis.evidence import CLAIMS, KINDS, Evidence, NotMeasurable
+from data.analysis.explanations import why_open
 from data.analysis.intervals import HOLDS, Interval, all_of
+from data.analysis.regimes import measure_regimes
 
 NOT_MEASURABLE = "not measurable"
 
@@ -81,7 +83,7 @@ def summary(study, verdicts, verbose=False):
         if study.network["kind"] not in claim.kinds:
             others.append(claim.name)
         else:
-            lines.append(verdict_line(verdict) if verbose else short_line(claim, verdict))
+            lines.append(verdict_line(verdict) if verbose else short_line(claim, verdict, study))
     if not verbose:
         lines.insert(0, "accuracies in %, their differences in pp, angles in radians; estimate [95 % interval]")
     return lines + (
@@ -89,9 +91,9 @@ def summary(study, verdicts, verbose=False):
     )
 
 
-def short_line(claim, verdict):
+def short_line(claim, verdict, study):
     """One line: claim, verdict, the claim in short, and what is missing or the first part that decides."""
-    found = verdict.get("missing")
+    found = briefly(verdict.get("missing"), study)
     if not found:
         decisive = [name for name, decision in verdict["decisions"].items() if decision == verdict["verdict"]]
         name = decisive[0]
@@ -99,6 +101,14 @@ def short_line(claim, verdict):
             f" and {len(decisive) - 1} more" if decisive[1:] else ""
         )
     return f"{claim.name} {verdict['verdict']}: {claim.short}; {found}{if_2a_ended_elsewhere(verdict)}"
+
+
+def briefly(missing, study):
+    """What is missing without why boundaries are open, which boundary_lines() say once, above."""
+    for name, place in measure_regimes(study).items() if missing else ():
+        if place is None:
+            missing = missing.replace(f"is {why_open(study, name)}", "is open, see above")
+    return missing
 
 
 def verdict_line(verdict):

@@ -4,7 +4,7 @@ import numpy as np
 
 from data.analysis import boundaries
 from data.analysis.regimes import FALLS, TOO_SHORT, late_mean, measure_regimes, run_numbers, why_unfinished
-from data.commandline import BadInput, lr_name
+from data.commandline import BadInput, counted, lr_name
 
 TITLES = {"b12": "1|2", "b2AB": "2A|2B", "b23": "2|3"}
 
@@ -136,11 +136,11 @@ def convergence_lines(study):
     for plr, found in study.by_plr("pretrain", of_run, every_seed=True).items():
         accuracies, losses, unfinished = zip(*found)
         text = f"PLR {lr_name(plr)}: train accuracy {np.mean(accuracies):.4g} %, train loss {np.mean(losses):.3g}"
-        falling, short = (f"{unfinished.count(why)} of {len(unfinished)} runs" for why in (FALLS, TOO_SHORT))
+        falling, short = (f"{unfinished.count(why)} of {counted(len(found), 'run')}" for why in (FALLS, TOO_SHORT))
         if FALLS in unfinished:
             text += f", not finished: the loss of {falling} still falls"
         if TOO_SHORT in unfinished:
-            text += f", {short} logged too few steps to tell if they are finished"
+            text += f", {short} logged too few steps to tell if training is finished"
         if is_slow[plr]:
             text += ", slow: the loss is lower at a larger PLR"
         lines.append(text)

@@ -19,7 +19,7 @@ from data.analysis.choosing import chosen_paths, relative
 from data.analysis.pairing import STAGES, title
 from data.analysis.regimes import FALLS, TOO_SHORT, as_float, why_unfinished
 from data.analysis.study import LENGTHS, stage_of
-from data.commandline import BadInput, lr_name
+from data.commandline import BadInput, counted, lr_name
 from data.files import write_atomically
 from data.images import TEST, reported_split
 from data.runs import Run, is_held
@@ -31,7 +31,7 @@ NOT_CONVERGED = {
     TOO_SHORT: "not converged, and too few steps are logged to tell if the train loss still falls",
 }
 COLUMNS = (
-    "run", "stage", "lrs", "seed", "n", "status", "done", "planned", "unit", "train_loss", "train_accuracy",
+    "run", "stage", "lrs", "window", "seed", "n", "status", "done", "planned", "unit", "train_loss", "train_accuracy",
     "test_accuracy", "report", "notes", "command",
 )  # fmt: skip
 
@@ -39,9 +39,10 @@ COLUMNS = (
 def table(folder, only=(), exclude=()):
     """The rows, dictionaries with COLUMNS as keys, in order of stages, learning rates and paths.
 
-    `lrs` are those of all stages; `seed` of a row for several members is None and `n` their number; `status` is
+    `lrs` are those of all stages, and `window` the number of weights in the average that a row of SWA is of, the largest
+    one; `seed` of a row for several members is None and `n` their number; `status` is
     `complete`, `running` (a process is at work), `stopped` or `unreadable`; `done` and `planned` count in `unit`;
-    accuracies are fractions at the last logged step, of SWA runs those of the largest window, None where not finite;
+    accuracies are fractions at the last logged step, of SWA runs those of the average, None where not finite;
     `report` is the split that `test_accuracy` is of, `test` or `validation`;
     `notes` are texts, and `command` is what finishes a run that stopped.
     Raises BadInput where there are no run folders, or a pattern matches none.
@@ -60,7 +61,7 @@ def table(folder, only=(), exclude=()):
             if len(run.members) == 1:
                 rows.append(row)
             else:
-                shared = ("stage", "lrs", "status", "done", "planned", "notes", "command")
+                shared = ("stage", "lrs", "window", "status", "done", "planned", "notes", "command")
                 merged.setdefault(json.dumps([row[name] for name in shared]), []).append(row)
     rows += [mean_row(of_row) for of_row in merged.values()]
     rows.sort(key=lambda row: (STAGES.index(row["stage"]), row["lrs"], row["run"]))
@@ -96,6 +97,7 @@ def row_of(run, index, folder, notes):
         "run": relative(run.path, folder),
         "stage": stage_of(run),
         "lrs": member["lrs"],
+        "window": max(run.settings.get("windows") or [None]),
         "seed": member["seed"],
         "n": 1,
         "status": status,
@@ -110,22 +112,30 @@ def row_of(run, index, folder, notes):
 
 
 def row_values(run, index):
-    """The numbers of a member at the last logged step, None where not finite; accuracies of SWA runs are averages'."""
+    """The numbers of a member at the last logged step, or of the largest average of SWA; None where not finite."""
     source = {name: run.metrics[name][-1][index] for name in ("train_loss", "train_accuracy", "test_accuracy")}
     swa = run.metrics.get("swa") or {}
-    source |= {name: swa[name][-1][index] for name in source if swa.get(name)}
+    if swa.get("window"):
+        largest = swa["window"].index(max(swa["window"]))
+        source |= {name: swa[name][largest][index] for name in source if swa.get(name)}
     found = {name: as_float(number) for name, number in source.items()}
     found = {name: None if np.isnan(number) else number for name, number in found.items()}
     return found | {"diverged_at": run.metrics["diverged_at"][index]}
 
 
 def mean_row(rows):
-    """One row for members of several: means over those whose value is finite, and how many members there are."""
+    """One row for members of several: means over those whose value is finite, and how many members there are.
+
+    Means have 7 digits, as metrics do.
+    """
     first, folders = rows[0], list(dict.fromkeys(row["run"] for row in rows))
-    found = {"run": folders[0] + (f" and {len(folders) - 1} more" if folders[1:] else ""), "seed": None}
+    found = {
+        "run": folders[0] + (f" and {len(folders) - 1} more" if folders[1:] else ""),
+        "seed": None if rows[1:] else first["seed"],
+    }
     for name in ("train_loss", "train_accuracy", "test_accuracy"):
         values = [row[name] for row in rows if row[name] is not None]
-        found[name] = float(np.mean(values)) if values else None
+        found[name] = float(f"{np.mean(values):.7g}") if values else None
     return first | found | {"n": len(rows)}
 
 
@@ -254,9 +264,9 @@ def cells_of(row):
     length = f"{row['done']}{planned} {row['unit'] or 'step'}s"
     return (
         row["run"],
-        title(row["stage"], *later),
+        title(row["stage"], *later) + ("" if row["window"] is None else f" of {row['window']} weights"),
         lr_name(plr),
-        "" if row["seed"] is None else str(row["seed"]),
+        counted(row["n"], "member") if row["seed"] is None else str(row["seed"]),
         str(row["n"]),
         row["status"],
         length,
