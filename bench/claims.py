@@ -20,8 +20,9 @@ from bench.common import NOTHING_KEPT, say  # noqa: E402
 from data.analysis.claims import judge_claim  # noqa: E402
 from data.analysis.evidence import CLAIMS, Evidence  # noqa: E402
 from data.analysis.intervals import HOLDS  # noqa: E402
+from data.analysis.lengths import stage_of  # noqa: E402
 from data.analysis.regimes import measure_regimes  # noqa: E402
-from data.analysis.study import Study, stage_of  # noqa: E402
+from data.analysis.study import Study  # noqa: E402
 from data.commandline import Parser, positive_int, run  # noqa: E402
 from data.files import write_json  # noqa: E402
 

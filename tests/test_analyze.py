@@ -936,7 +936,7 @@ def test_figure_5_is_skipped_where_features_are_not_measured(tick_study, tmp_pat
         (["figures", "{images}", "--only", "5", "--out", "o"], "is not about images"),
         (["figures", "{ticks}", "{ticks}", "--out", "o"], "no figure compares such experiments; give one folder"),
         (["figures", "{ticks}", "{images}", "--out", "o"], "no figure compares such experiments; give one folder"),
-        (["figures", "{mixed}", "--out", "o"], "wide.* width .*, width"),
+        (["figures", "{mixed}", "--out", "o"], "other has width 16, and the .*, width 8"),
         (["figures", "{augmented}", "--out", "o"], "augment crop-flip, and the .*, augment none"),
         (["figures", "{ticks}", "--only", "5", "--out", "o"], "run analyze.py features"),
         (["draw", "{empty}/figure01.json"], "cannot be read"),

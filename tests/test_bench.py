@@ -43,8 +43,9 @@ from bench.baseline import BaselineRun, train_one
 from data import augment, ticks
 from data.analysis.claims import CLAIMS, judge, judge_claim
 from data.analysis.evidence import KINDS, Evidence
+from data.analysis.lengths import stage_of
 from data.analysis.regimes import measure_regimes
-from data.analysis.study import Study, final, stage_of
+from data.analysis.study import Study, final
 from data.commandline import BadInput, Parser, run
 from data.device import BF16
 from data.files import write_json

@@ -189,7 +189,7 @@ def test_one_run_is_spoken_of_as_one(study, capsys, monkeypatch):
     assert line == f"{study}: 1 run is not complete and is skipped; it and what finishes it:"
     for name, changes in (("odd", {"width": 16}), ("other", {"width": 32})):
         write_run(study / name, "pretrain", [{"lrs": [7.0], "seed": 1}], IMAGES | changes)
-    with pytest.raises(BadInput, match=r": other and 1 other run, as odd, differ in width"):
+    with pytest.raises(BadInput, match=r": other has width 32, and the other, odd, width 16;"):
         Study(study, ["odd", "other"])
 
 

@@ -65,7 +65,7 @@ def test_small_print_says_which_experiment_a_figure_shows(study):
     numbers = read_again(figure_numbers(2, [Study(study)]))
     assert captions.small_print(numbers) == [
         "si-convnet, width 8, toy, 2,560 training samples, batch size 128, pre-training 20 epochs, "
-        "fine-tuning 1,000 epochs; 1 run per point",
+        "fine-tuning 1,000 epochs, SWA over 20 epochs; 1 run per point",
         LINES_SAY,
     ]
     for seed in (1, 2, 3):

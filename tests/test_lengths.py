@@ -9,6 +9,7 @@ from test_growing import LENGTHS, assert_same_tensors, averages, origin, pretrai
 from test_runs import call, contents, one_line, strict_json, survives
 
 from data.analysis.figures import figure_numbers, learning_curve_numbers
+from data.analysis.runs_table import table
 from data.analysis.study import Study, final
 from data.runs import Run
 
@@ -70,6 +71,8 @@ def test_children_are_compared_with_their_parent_as_it_was(sweep, origin):
         assert numbers(sweep) == before
         [line] = {*Study(sweep).lines()} - {*lines}
         assert line.endswith(f"at epoch {SHORT}, where others go on from them: plr0.001 ({progress})")
+        [row] = [row for row in table(sweep) if row["run"] == "plr0.001"]
+        assert f"compared as it was at epoch {SHORT}" in row["notes"]
         assert call(*longer) == 0
     for lr in PLRS:
         assert call(*pretrain_at(lr, origin, sweep, LONG)) == 0

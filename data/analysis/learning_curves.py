@@ -10,9 +10,9 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from data.analysis.axes import accuracy_label, colors, label_narrow_range, lr_label, lr_text
+from data.analysis.lengths import stage_of
 from data.analysis.pairing import STAGES
 from data.analysis.regimes import as_float
-from data.analysis.study import stage_of
 
 MOST_POINTS = 500  # of a curve; a figure cannot show more
 PANELS_ABREAST = 5

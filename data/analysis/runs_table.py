@@ -16,9 +16,10 @@ from collections import Counter
 import numpy as np
 
 from data.analysis.choosing import chosen_paths, relative
+from data.analysis.lengths import Lengths, kind_of, stage_of
 from data.analysis.pairing import STAGES, title
 from data.analysis.regimes import FALLS, TOO_SHORT, as_float, why_unfinished
-from data.analysis.study import LENGTHS, stage_of
+from data.analysis.study import LENGTHS
 from data.commandline import BadInput, counted, lr_name
 from data.files import write_atomically
 from data.images import TEST, reported_split
@@ -155,7 +156,7 @@ class Surroundings:
                 self.measured.setdefault((kind_of(run), later_lrs(run)), set()).update(run.measured() - ONCE)
         lengths = set(LENGTHS) - {*KEPT}
         self.most_of_kind = {kind: most_common_settings(of_kind, lengths) for kind, of_kind in of_kinds.items()}
-        self.next_stages = next_stages(runs)
+        self.next_stages, self.at_length = next_stages(runs), Lengths(runs).at_length
 
     def notes_on(self, run):
         """What is odd about a run: settings unlike most, a parent that is gone, stages and measurements that others have."""
@@ -167,6 +168,9 @@ class Surroundings:
         ]
         if run.parent_path and run.parent_path not in self.paths:
             notes.append(f"the run that it continues, {run.config['parent']['run']}, is not here")
+        shown = self.at_length[run]
+        if shown is not None and shown is not run:
+            notes.append(f"compared as it was at {run.unit} {shown.settings['steps']}")
         if run.complete:
             missing = self.measured[kind_of(run), later_lrs(run)] - run.measured()
             missing = sorted(name for name in missing if is_measurable(run, name))
@@ -202,10 +206,6 @@ def next_stages(runs):
 def is_further(run):
     """Whether a run continues fine-tuning at another learning rate, which makes that a second stage of pre-training."""
     return any(len(member["lrs"]) > 2 and member["lrs"][2] != member["lrs"][1] for member in run.members)
-
-
-def kind_of(run):
-    return stage_of(run), len(run.members[0]["lrs"])
 
 
 def later_lrs(run):
