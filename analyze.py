@@ -22,6 +22,9 @@ import argparse
 import functools
 import itertools
 import re
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -367,7 +370,7 @@ def features_command(args):
 
     # Earlier measurements are of plain accuracies, under another key.
     runs = missing("features", runs, "features", "balanced_accuracy")
-    measure_each("features", runs, lambda run, advance: measure_features(run, inputs, labels))
+    measure_all([Job("features", runs, lambda run, advance: measure_features(run, inputs, labels))])
 
 
 def geometry_command(args):
@@ -380,12 +383,14 @@ def geometry_command(args):
     runs = []
     for run in study.of_stage("pretrain"):
         try:
-            solutions_around(study, run, low, high)
+            for flr in (low, high):
+                study.continuation(run, "finetune", flr)
+            solution_name(study.continuation(run, "swa"))
             runs.append(run)
         except BadInput as error:
             say(f"skipped: {error}")
     if not runs:
-        print("geometry: nothing to measure: no pre-training has all its solutions here")
+        say("geometry: nothing to measure: no pre-training has all its solutions here")
         return
     runs = missing("geometry", runs, geometry_name(low, high))
     if not runs:
@@ -405,7 +410,7 @@ def geometry_command(args):
 
         measure_geometry(study, run, low, high, protocol, in_angles, counted_errors)
 
-    measure_each("geometry", runs, measure, measurements_of_line(GEOMETRY_PAIRS, protocol))
+    measure_all([Job("geometry", runs, measure, measurements_of_line(GEOMETRY_PAIRS, protocol))])
 
 
 def missing(title, runs, name, *keys):
@@ -423,33 +428,49 @@ def missing(title, runs, name, *keys):
     return found
 
 
-def measure_each(title, runs, measure, points=1):
-    """Call measure(run, advance) for every run, which may call advance(): at each of several points, or with a text.
+class Job(NamedTuple):
+    """Measurements of runs: measure(run, advance) is called for each, which may call advance(): at each of several
+    points, or with a text, which tells what is being done without a point being done."""
 
-    advance(text) tells what is being done without a point being done.
-    What a run lacks for it is printed. Runs whose folder another process holds are skipped, too; raises Refused then.
+    title: str
+    runs: list
+    measure: Callable
+    points: int = 1
+
+
+def measure_all(jobs):
+    """Make the measurements of all jobs. What one run lacks stops no other; at the end it is an error.
+
+    Raises BadInput where files are damaged or gone or cannot be written, and Refused where other processes hold folders.
     """
-    refused = []
-    with Progress(title, points * len(runs), "point" if points > 1 else "run", 0) as progress:
-        for number, run in enumerate(runs):
-            done = number * points
-
-            def advance(text=None):
-                nonlocal done
-                done += text is None
-                progress.update(done, f"{run.path.name}, {text}" if text else run.path.name)
-
-            try:
-                measure(run, advance)
-                if points == 1:
-                    advance()
-            except BadInput as error:
-                say(f"skipped: {error}")
-            except Refused as error:
-                refused.append(error)
-                say(f"skipped: {error}")
+    failed, refused = [], []
+    for job in jobs:
+        with Progress(job.title, job.points * len(job.runs), "point" if job.points > 1 else "run", 0) as progress:
+            for number, run in enumerate(job.runs):
+                try:
+                    measure_one(job, run, number * job.points, progress)
+                except (BadInput, Refused) as error:
+                    print(f"{job.title}: not measured: {error}", file=sys.stderr)
+                    (failed if isinstance(error, BadInput) else refused).append(error)
+    if failed:
+        raise BadInput(
+            f"{counted(len(failed), 'measurement')} could not be made; mend that and give the command again"
+        )
     if refused:
-        raise Refused(f"{title}: other processes held {counted(len(refused), 'folder')}; give the command again")
+        raise Refused(f"other processes held {counted(len(refused), 'folder')}; give the command again")
+
+
+def measure_one(job, run, done, progress):
+    """Measure one run of a job, of which some points are done."""
+
+    def advance(text=None):
+        nonlocal done
+        done += text is None
+        progress.update(done, f"{run.path.name}, {text}" if text else run.path.name)
+
+    job.measure(run, advance)
+    if job.points == 1:
+        advance()
 
 
 def image_study(args):
@@ -462,8 +483,14 @@ def image_study(args):
 
 def solutions_shown(study):
     """The runs whose solutions figures of bands and of norms show: pre-trainings, SWA, and the lowest and the highest FLR."""
-    flrs = study.flrs()
-    return study.of_stage("pretrain") + study.of_stage("swa") + fine_tuned(study, flrs[:1] + flrs[-1:])
+    flrs, averaged = study.flrs(), []
+    for run in study.of_stage("swa"):
+        try:
+            solution_name(run)
+            averaged.append(run)
+        except BadInput as error:
+            say(f"skipped: {error}")
+    return study.of_stage("pretrain") + averaged + fine_tuned(study, flrs[:1] + flrs[-1:])
 
 
 def fine_tuned(study, flrs):
@@ -490,13 +517,17 @@ def bands_command(args):
     work = [("bands", measure_bands, unmeasured, bands.bands(size))]
     if args.low_ends:
         work.append(("low ends", measure_low_ends, of_low_ends, bands.low_end_limits(size, args.low_ends)))
-    if images_missing:
-        measure_band_images(first, image_set)
-    for title, measure, missing_by, limits in work:
-        for normalisation, runs in missing_by.items():
-            if runs:
-                sets = bands.BandSets(image_set, normalisation, limits)
-                measure_each(f"{title}, {normalisation}", runs, lambda run, advance: measure(evaluator, run, sets))
+
+    def jobs():
+        if images_missing:
+            yield Job("band images", [first], lambda run, advance: measure_band_images(run, image_set))
+        for title, measure, missing_by, limits in work:
+            for normalisation, runs in missing_by.items():
+                if runs:
+                    sets = bands.BandSets(image_set, normalisation, limits)
+                    yield Job(f"{title}, {normalisation}", runs, lambda run, _: measure(evaluator, run, sets))  # noqa: B023
+
+    measure_all(jobs())
 
 
 def without_low_ends(study, normalisation, ends):
@@ -511,7 +542,7 @@ def without_low_ends(study, normalisation, ends):
 
 def norms_command(args):
     runs = missing("norms", solutions_shown(image_study(args)), "norms")
-    measure_each("norms", runs, lambda run, advance: measure_norms(run))
+    measure_all([Job("norms", runs, lambda run, advance: measure_norms(run))])
 
 
 def sharpness_command(args):
@@ -541,9 +572,11 @@ def sharpness_command(args):
         return
     device = device_of(args.device)
     evaluator, image_set = evaluator_of(compared[0], device), image_set_of(compared[0], device, args.data_file)
+    jobs = []
     for (title, name), runs in unmeasured.items():
         measure = functools.partial(measure_sharpness, evaluator, image_set, name, args.images, args.probes)
-        measure_each(title, runs, measure)
+        jobs.append(Job(title, runs, measure))
+    measure_all(jobs)
 
 
 def weights_named(args):

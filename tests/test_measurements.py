@@ -1,7 +1,9 @@
 """analyze.py on image runs: what it measures of trained solutions, against slow float64 computations, and its figures."""
 
+import errno
 import json
 import math
+import os
 import re
 import shutil
 from types import SimpleNamespace
@@ -608,12 +610,47 @@ def test_a_folder_that_another_process_holds_is_skipped(study, monkeypatch, caps
     with pytest.raises(Refused, match="other processes held 1 folder; give"):
         command(monkeypatch, "norms", study)
     release(held)
-    assert "skipped: " in capsys.readouterr().out
+    assert f"norms: not measured: {study}/pretrain/plr{PLRS[0]}: another process" in capsys.readouterr().err
     assert len(list(study.rglob("norms.json"))) == 7
     command(monkeypatch, "norms", study)
     command(monkeypatch, "norms", study)
     assert len(list(study.rglob("norms.json"))) == 8
     assert "norms: all 8 runs are measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no room"])
+def test_what_could_not_be_measured_is_no_success(damage, study, monkeypatch, capsys):
+    checkpoint = study / f"pretrain/plr{PLRS[0]}/checkpoint.pt"
+    whole, fsync, synced = checkpoint.read_bytes(), os.fsync, []
+
+    def one_is_too_many(descriptor):
+        synced.append(descriptor)
+        if len(synced) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    if damage == "cut":
+        checkpoint.write_bytes(whole[:-1000])
+    elif damage == "gone":
+        checkpoint.unlink()
+    else:
+        monkeypatch.setattr(os, "fsync", one_is_too_many)
+    with pytest.raises(BadInput, match="1 measurement could not be made; mend that"):
+        command(monkeypatch, "norms", study)
+    assert f"norms: not measured: {study}/pretrain/plr" in capsys.readouterr().err
+    assert len(list(study.rglob("norms.json"))) == 7
+    checkpoint.write_bytes(whole)
+    command(monkeypatch, "norms", study)
+    assert len(list(study.rglob("norms.json"))) == 8
+
+
+def test_runs_without_the_average_that_is_measured_are_no_failure(study, monkeypatch, capsys):
+    for path in (study / "swa").glob("*/config.json"):
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"settings": config["settings"] | {"windows": [2, 3]}}))
+    command(monkeypatch, "norms", study)
+    assert "skipped: " in capsys.readouterr().out and not list((study / "swa").rglob("norms.json"))
+    assert len(list(study.rglob("norms.json"))) > 0
 
 
 # Figures
