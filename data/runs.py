@@ -289,10 +289,12 @@ class Run:
     def write_measurement(self, name, content):
         """Write a measurement beside the run. Raises Refused while another process holds the folder."""
         held = hold(self.path)
-        write_json(
-            self.path / f"{name}.json", content | ({"end": self.last_step} if measures_the_end(name) else {})
-        )
-        release(held)
+        try:
+            write_json(
+                self.path / f"{name}.json", content | ({"end": self.last_step} if measures_the_end(name) else {})
+            )
+        finally:
+            release(held)
 
 
 def is_longer(settings, other):

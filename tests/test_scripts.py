@@ -1094,3 +1094,10 @@ def test_the_loop_of_the_manual_trains_side_by_side(image_file, tmp_path):
         "plr1e-2",
         "plr1e-4",
     ]
+
+
+@pytest.mark.slow
+def test_a_minute_of_kills_changes_no_byte(tmp_path):
+    """scripts/stress.sh kills every command of a sweep until it is done, and compares with one that nobody killed."""
+    lines = run("bash", "scripts/stress.sh", "1", tmp_path / "out", VIRTUAL_ENV=sys.prefix).splitlines()
+    assert lines and all(re.fullmatch(r"\d+ kills in \d+ sweeps: not a byte differs", line) for line in lines)
