@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import analyze
-from data import ticks
+from data import runs, ticks
 from data.analysis import drawing, regimes, series
 from data.analysis.axes import STYLE
 from data.analysis.evidence import Evidence, NotMeasurable
@@ -21,7 +22,7 @@ from data.analysis.figures import FIGURES
 from data.analysis.regimes import convergence_level, measure_regimes
 from data.analysis.study import LENGTHS, Study, at_convergence, final
 from data.commandline import BadInput, lr_name
-from data.files import write_json
+from data.files import read_json, write_json
 from data.runs import Run, geometry_name
 from data.seeds import generator
 from models import mlp
@@ -838,7 +839,11 @@ def test_figure_15_draws_the_flrs_of_the_paper_where_all_are_there(tmp_path):
 def test_every_figure_on_ticks_is_drawn(tick_study, tmp_path, monkeypatch):
     command(monkeypatch, "features", tick_study)
     command(monkeypatch, "geometry", tick_study)
+    read = Counter()
+    monkeypatch.setattr(runs, "read_json", lambda path, *fix: read.update([path]) or read_json(path, *fix))
     command(monkeypatch, "figures", tick_study, "--out", tmp_path)
+    assert set(read) >= {*tick_study.rglob("metrics.json"), *tick_study.rglob("features.json")}
+    assert set(read.values()) == {1}, "every file is read once"
     for name in ("figure04", "figure05", "figure15", "figure16", "figure17"):
         assert (tmp_path / f"{name}.pdf").exists() and (tmp_path / f"{name}.png").exists()
     curve = json.loads((tmp_path / "figure15.json").read_text())["pretrain"]
