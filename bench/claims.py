@@ -18,7 +18,8 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 
 from bench.common import NOTHING_KEPT, say  # noqa: E402
 from data.analysis.claims import judge_claim  # noqa: E402
-from data.analysis.evidence import CLAIMS, Evidence  # noqa: E402
+from data.analysis.criteria import CLAIMS  # noqa: E402
+from data.analysis.evidence import Evidence  # noqa: E402
 from data.analysis.intervals import HOLDS  # noqa: E402
 from data.analysis.lengths import stage_of  # noqa: E402
 from data.analysis.regimes import measure_regimes  # noqa: E402

@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.common import NOTHING_KEPT  # noqa: E402
 from data.analysis.claims import plain, text  # noqa: E402
-from data.analysis.evidence import Evidence, NotMeasurable, sample_mean  # noqa: E402
+from data.analysis.criteria import NotMeasurable, sample_mean  # noqa: E402
+from data.analysis.evidence import Evidence  # noqa: E402
 from data.analysis.intervals import difference, mean  # noqa: E402
 from data.analysis.study import Study, features_of  # noqa: E402
 from data.commandline import BadInput, Parser, run  # noqa: E402

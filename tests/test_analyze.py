@@ -16,7 +16,8 @@ import analyze
 from data import runs, ticks
 from data.analysis import drawing, regimes, series
 from data.analysis.axes import STYLE
-from data.analysis.evidence import Evidence, NotMeasurable
+from data.analysis.criteria import NotMeasurable
+from data.analysis.evidence import Evidence
 from data.analysis.explanations import boundary_lines, convergence_bracket
 from data.analysis.figures import FIGURES
 from data.analysis.regimes import convergence_level, measure_regimes

@@ -42,7 +42,8 @@ from bench.agreement import baseline_results, compare
 from bench.baseline import BaselineRun, train_one
 from data import augment, ticks
 from data.analysis.claims import CLAIMS, judge, judge_claim
-from data.analysis.evidence import KINDS, Evidence
+from data.analysis.criteria import KINDS
+from data.analysis.evidence import Evidence
 from data.analysis.lengths import stage_of
 from data.analysis.regimes import measure_regimes
 from data.analysis.study import Study, final

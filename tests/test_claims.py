@@ -30,7 +30,8 @@ from test_analyze import command, write_study
 
 import models
 from data.analysis.claims import CLAIMS, judge, judge_claim, moved_ends_of_2a, verdict_line
-from data.analysis.evidence import KINDS, Evidence, Values, peaks_in
+from data.analysis.criteria import KINDS, peaks_in
+from data.analysis.evidence import Evidence, Values
 from data.analysis.figures import FIGURES
 from data.analysis.intervals import RunStd, Sample
 from data.analysis.regimes import measure_regimes

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from test_analyze import EPOCHS, IMAGES, PLRS, TICKS, write_run
 
-from data.analysis import evidence, intervals
-from data.analysis.evidence import Evidence, NotMeasurable, each, lead, one_of, part
+from data.analysis import criteria, intervals
+from data.analysis.criteria import NotMeasurable, each, lead, one_of, part
+from data.analysis.evidence import Evidence
 from data.analysis.intervals import HOLDS, REFUTED, UNDECIDED, RunStd, Sample, combination, difference, every, some
 from data.analysis.study import Study, final
 from data.files import write_json
@@ -317,14 +318,14 @@ def alone(*values, std=1.0):
 @pytest.mark.parametrize(
     "bound, below, at, beyond",
     [
-        (evidence.above(2), REFUTED, REFUTED, HOLDS),
-        (evidence.at_least(2), REFUTED, HOLDS, HOLDS),
-        (evidence.below(2), HOLDS, REFUTED, REFUTED),
-        (evidence.at_most(2), HOLDS, HOLDS, REFUTED),
-        (evidence.within(2), HOLDS, HOLDS, REFUTED),
-        (evidence.within(1, of=3), REFUTED, HOLDS, HOLDS),
-        (evidence.within(1, of=1), HOLDS, HOLDS, REFUTED),
-        (evidence.within(2, of=-0.1), HOLDS, REFUTED, REFUTED),
+        (criteria.above(2), REFUTED, REFUTED, HOLDS),
+        (criteria.at_least(2), REFUTED, HOLDS, HOLDS),
+        (criteria.below(2), HOLDS, REFUTED, REFUTED),
+        (criteria.at_most(2), HOLDS, HOLDS, REFUTED),
+        (criteria.within(2), HOLDS, HOLDS, REFUTED),
+        (criteria.within(1, of=3), REFUTED, HOLDS, HOLDS),
+        (criteria.within(1, of=1), HOLDS, HOLDS, REFUTED),
+        (criteria.within(2, of=-0.1), HOLDS, REFUTED, REFUTED),
     ],
 )
 def test_bounds_of_one_quantity(bound, below, at, beyond):
@@ -339,17 +340,17 @@ def test_bounds_of_one_quantity(bound, below, at, beyond):
 def test_one_quantity_is_a_combination():
     x, y, z = (Sample(values) for values in ([3.0, 4.0], [1.0, 2.5, 1.0], [0.5, 0.0]))
     terms = [(1, x), (-2, y), (0.5, z)]
-    assert part("it", evidence.above(0), *terms).value == combination(terms)
+    assert part("it", criteria.above(0), *terms).value == combination(terms)
 
 
 BOUNDS = [  # least and most favourable of the estimates below
-    (evidence.above(2), -7, 9),
-    (evidence.at_least(-8), -7, 9),
-    (evidence.below(4), 9, -7),
-    (evidence.at_most(4), 9, -7),
-    (evidence.within(2), 9, 1),
-    (evidence.within(2, of=4), -7, 3),
-    (evidence.within(2, of=-3), 9, -7),
+    (criteria.above(2), -7, 9),
+    (criteria.at_least(-8), -7, 9),
+    (criteria.below(4), 9, -7),
+    (criteria.at_most(4), 9, -7),
+    (criteria.within(2), 9, 1),
+    (criteria.within(2, of=4), -7, 3),
+    (criteria.within(2, of=-3), 9, -7),
 ]
 ESTIMATES = (3, -7, 9, 1)
 
@@ -384,8 +385,8 @@ def test_each_and_some_decide_each_way():
         ([2.1, 2.1], HOLDS, UNDECIDED),  # of two, 2.24 is what each must reach
         ([-2.1, -2.1], UNDECIDED, REFUTED),
     ):
-        assert each("it", evidence.above(0), alone(*estimates)).decision == of_each
-        assert one_of("it", evidence.above(0), alone(*estimates)).decision == of_some
+        assert each("it", criteria.above(0), alone(*estimates)).decision == of_each
+        assert one_of("it", criteria.above(0), alone(*estimates)).decision == of_some
 
 
 def test_a_lead_is_that_of_the_highest_over_the_highest():
@@ -403,29 +404,29 @@ def test_a_lead_is_that_of_the_highest_over_the_highest():
 
 
 def test_trends_facts_and_what_is_only_told():
-    found = evidence.trend("it", PLRS, [1, 2, 3, 4, 5], intervals.RISING)
+    found = criteria.trend("it", PLRS, [1, 2, 3, 4, 5], intervals.RISING)
     assert found == ("it", HOLDS, {"correlation": pytest.approx(1), "p": pytest.approx(1 / 120)})
-    assert evidence.trend("it", PLRS, [1, 2, 3, 4, 5], intervals.FALLING).decision == REFUTED
-    assert evidence.fact("it", np.bool_(True), 3) == ("it", HOLDS, 3)
-    assert evidence.fact("it", 0, "none") == ("it", REFUTED, "none")
-    assert evidence.told("it", 3) == ("it", None, 3)
+    assert criteria.trend("it", PLRS, [1, 2, 3, 4, 5], intervals.FALLING).decision == REFUTED
+    assert criteria.fact("it", np.bool_(True), 3) == ("it", HOLDS, 3)
+    assert criteria.fact("it", 0, "none") == ("it", REFUTED, "none")
+    assert criteria.told("it", 3) == ("it", None, 3)
 
 
 def test_the_best_of_some_settings_peaks_there(study):
     e = Evidence(study)
     inside, curves = [PLRS[2]], list(e.finetuned.values())
     elsewhere = [plr for plr in PLRS if plr != PLRS[2]]
-    assert evidence.best_plr(e.finetuned[FLRS[0]], PLRS) == PLRS[2]
-    found = evidence.peaks_in(e, "it", inside, curves)
+    assert criteria.best_plr(e.finetuned[FLRS[0]], PLRS) == PLRS[2]
+    found = criteria.peaks_in(e, "it", inside, curves)
     assert found.value == difference(curves[1][PLRS[2]], curves[1][PLRS[1]], len(curves))
     assert found.decision == intervals.exceeds_all(
         [curve[PLRS[2]] for curve in curves], [curve[plr] for curve in curves for plr in elsewhere]
     )
     with pytest.raises(NotMeasurable, match="fine-tuning at .* is missing, for one at PLR 0.5: finetune.py"):
-        evidence.samples(curves, [0.5])
+        criteria.samples(curves, [0.5])
 
 
 def test_of_no_runs_nothing_is_said():
     for about in (each, one_of):
         with pytest.raises(NotMeasurable, match="runs are missing"):
-            about("nothing", evidence.above(0), [])
+            about("nothing", criteria.above(0), [])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.analysis.claims import CLAIMS
-from data.analysis.evidence import KINDS
+from data.analysis.criteria import KINDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "data/analysis/README.md"]

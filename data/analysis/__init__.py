@@ -9,7 +9,7 @@
     axes.py       what figures have in common; captions.py: row titles, and the small print
     learning_curves.py   numbers and drawing of learning curves, which are no figure of the paper
     figures.py    which figure shows what, of which networks
-    evidence.py   what claims are judged by
+    criteria.py   what claims are made of: bounds, parts; evidence.py: what they are judged by
     claims.py     judges the claims of the paper, which claims_*.py hold
 
 Nothing here loads weights, imports models or asks for a network by name: a run folder says what must be known of its

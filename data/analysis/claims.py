@@ -9,8 +9,14 @@ of the definitions there.
 
 import numpy as np
 
-from data.analysis import claims_accuracy, claims_solutions  # noqa: F401 (they declare the claims)
-from data.analysis.evidence import CLAIMS, KINDS, Evidence, NotMeasurable
+from data.analysis import (  # they declare the claims, in this order
+    claims_accuracy,  # noqa: F401
+    claims_finetuning,  # noqa: F401
+    claims_geometry,  # noqa: F401
+    claims_images,  # noqa: F401
+)
+from data.analysis.criteria import CLAIMS, KINDS, NotMeasurable
+from data.analysis.evidence import Evidence
 from data.analysis.explanations import why_open
 from data.analysis.intervals import HOLDS, Interval, all_of
 from data.analysis.regimes import measure_regimes
