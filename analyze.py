@@ -64,7 +64,11 @@ from models.geometry import (
 
 def evaluator_of(run, device):
     """An Evaluator of a run's network, at the run's initial point. Raises BadInput where there is no such network."""
-    settings, [member] = run.settings, run.members
+    settings, [member, *more] = run.settings, run.members
+    if more:
+        raise BadInput(
+            f"{run.path}: has {len(run.members)} members, but an image network has one in every run folder"
+        )
     if settings["model"] not in models.NETWORKS:
         raise BadInput(
             f"{run.path}: models.NETWORKS has no {settings['model']}, its network; put its record there"
@@ -96,7 +100,7 @@ def measure_features(run, inputs, labels):
     names = [f"swa-{window}" for window in run.settings.get("windows", [])] or ["checkpoint"]
     accuracies = []
     for name in names:
-        solution = run.weights(name)
+        solution = run.weights(name, fits_ticks(run))
         scores = mlp.logits(solution["weights"], solution["buffers"]["frozen"], inputs)
         of_sets = scores.view(len(scores), ticks.FEATURES, -1)
         accuracies.append(balanced_accuracy(of_sets > 0, labels.view(ticks.FEATURES, -1) > 0))
@@ -114,10 +118,15 @@ def balanced_accuracy(predicted, actual):
     return torch.stack(of_classes).mean(0)
 
 
+def fits_ticks(run):
+    """A function that raises ValueError for a solution that is not of the members of a run on ticks."""
+    return functools.partial(mlp.refuse_unfit, members=len(run.members), groups=len(ticks.groups(run.members)))
+
+
 def tick_errors(run):
     """A function of the weights [members, 2048] of a run: train and test errors in percent, [2, members]."""
     sets = ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(run.members)])
-    frozen = run.weights()["buffers"]["frozen"]
+    frozen = run.weights(put=fits_ticks(run))["buffers"]["frozen"]
 
     def errors(weights):
         train, test = sets[:2], sets[2:]
@@ -134,13 +143,13 @@ def image_errors(evaluator, image_set, protocol):
         return evaluator.errors(weights, train_batches, test_batches, protocol.batch_norm)
 
     def errors_of(run):
-        evaluator.load(run.weights())
+        run.weights(put=evaluator.load)
         return errors
 
     return errors_of
 
 
-def measure_geometry(study, run, low, high, protocol, in_angles, errors):
+def measure_geometry(study, run, low, high, protocol, in_angles, errors, fits=None):
     """Angles and error barriers between the solutions that continue one pre-training: geometry-*.json.
 
     They are L and H, fine-tuned at the FLRs `low` and `high`; S, the SWA average of 5 weights; and P, the end of the
@@ -149,8 +158,10 @@ def measure_geometry(study, run, low, high, protocol, in_angles, errors):
 
     protocol: the BarrierProtocol. in_angles: index of the weights that angles are between.
     errors: function of weights [members, parameters] that gives train and test errors, [2, members].
+    fits: function that raises ValueError for a solution that is not of the network.
     """
-    weights = {name: solution["weights"] for name, solution in solutions_around(study, run, low, high).items()}
+    solutions = solutions_around(study, run, low, high, fits)
+    weights = {name: solution["weights"] for name, solution in solutions.items()}
     compared = {name: of_solution[:, in_angles] for name, of_solution in weights.items()}
 
     def finite_errors(weights):
@@ -169,14 +180,17 @@ def measure_geometry(study, run, low, high, protocol, in_angles, errors):
     run.write_measurement(geometry_name(low, high), measured)
 
 
-def solutions_around(study, run, low, high):
-    """The solutions P, L, H and S of measure_geometry(). Raises BadInput where one is missing."""
+def solutions_around(study, run, low, high, fits=None):
+    """The solutions P, L, H and S of measure_geometry(). Raises BadInput where one is missing or does not fit."""
     low_run = study.continuation(run, "finetune", low)
+    began = low_run.config["parent"]
+    if began is None:
+        raise BadInput(f"{low_run.path}: does not say what it continues")
     return {
-        "P": run.weights_at(low_run.config["parent"]["step"]),  # the pre-training may have been made longer since
-        "L": low_run.weights(),
-        "H": study.continuation(run, "finetune", high).weights(),
-        "S": study.continuation(run, "swa").weights(f"swa-{GEOMETRY_WINDOW}"),
+        "P": run.weights_at(began["step"], fits, began.get("sha256")),  # the run may have been made longer since
+        "L": low_run.weights(put=fits),
+        "H": study.continuation(run, "finetune", high).weights(put=fits),
+        "S": study.continuation(run, "swa").weights(f"swa-{GEOMETRY_WINDOW}", fits),
     }
 
 
@@ -187,7 +201,7 @@ def measure_bands(evaluator, run, sets):
     [member]}; `full` is that on the images themselves.
     """
     name = solution_name(run)
-    evaluator.load(run.weights(name))
+    run.weights(name, evaluator.load)
     accuracy = {band: [band_accuracy(evaluator, sets, band)] for band in (bands.FULL, *sets.limits)}
     measured = {"solution": name, "normalisation": sets.normalisation, "limits": sets.limits, "accuracy": accuracy}
     run.write_measurement(bands_name(sets.normalisation), measured)
@@ -198,7 +212,7 @@ def measure_low_ends(evaluator, run, sets):
 
     They are fractions, {band: {end of the low band: [member]}}, and limits likewise {band: {end: [lowest, highest]}}.
     """
-    evaluator.load(run.weights())
+    run.weights(put=evaluator.load)
     ends = sorted({end for _, end in sets.limits})
 
     def by_end(value):
@@ -243,7 +257,7 @@ def measure_norms(run):
     kernels = models.angle_parameters(run.settings["model"], evaluator.network)
     at_first = {"initial": [relative_filter_norms(kernels)]}
     solutions = at_first if run.config["stage"] == "pretrain" else {}
-    evaluator.load(run.weights(name))
+    run.weights(name, evaluator.load)
     run.write_measurement("norms", solutions | {name: [relative_filter_norms(kernels)]})
 
 
@@ -253,8 +267,7 @@ def measure_sharpness(evaluator, image_set, name, most, probes, run, alive):
     Numbers are those of curvature.sharpness(), [member], its curvature that of the first training images, `most` at
     most; and the test accuracy of the same weights. alive: called with a text at every pass over images.
     """
-    solution, passes = run.weights(name), itertools.count(1)
-    evaluator.load(solution)
+    solution, passes = run.weights(name, evaluator.load), itertools.count(1)
     _, test_accuracy = evaluator.evaluate(image_set.test_batches())
     count = min(most, len(image_set.train_labels))
 
@@ -396,19 +409,20 @@ def geometry_command(args):
     if not runs:
         return
     protocol, in_angles, errors_of = BarrierProtocol(**study.network["barrier"]), slice(None), tick_errors
+    evaluator = None
     if study.network["task"] == "images":
         evaluator = evaluator_of(runs[0], device)
         in_angles = models.angle_weights(study.settings["model"], evaluator.network)
         errors_of = image_errors(evaluator, image_set_of(runs[0], device, args.data_file), protocol)
 
     def measure(run, advance):
-        errors = errors_of(run)
+        errors, fits = errors_of(run), evaluator.refuse_unfit if evaluator else fits_ticks(run)
 
         def counted_errors(weights):
             advance()
             return errors(weights)
 
-        measure_geometry(study, run, low, high, protocol, in_angles, counted_errors)
+        measure_geometry(study, run, low, high, protocol, in_angles, counted_errors, fits)
 
     measure_all([Job("geometry", runs, measure, measurements_of_line(GEOMETRY_PAIRS, protocol))])
 

@@ -49,7 +49,7 @@ def main():
     for number, (parent, path, config) in enumerate(children, 1):
 
         def work(run, task, parent=parent):
-            task.start_from(parent.weights_at(run.config["parent"]["step"]))
+            run.begin_from(parent, task.start_from)
             return train_to_the_end(run, task, args.checkpoint_seconds)
 
         complete_run(path, config, device, work, place_of(number, len(children)))

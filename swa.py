@@ -17,6 +17,7 @@ import torch
 from data.commandline import BadInput, Parser, Refused, natural, positive_int, run
 from data.device import device_of
 from data.runs import Run, describe_child, finished_runs, is_run, refuse_others, step_to_begin_at
+from models.solutions import refuse_unlike
 from train import add_continuing_arguments, complete_run, network_of, place_of, train
 
 
@@ -38,9 +39,12 @@ class WindowAverages:
             if self.first(window) <= position < self.first(window) + window:
                 self.sums[window] = total + weights  # not in place: a checkpoint may hold the old sum
 
-    def resume(self, sums):
-        """Go on from the sums of a checkpoint. Windows that are not in it must be larger than those that are, and share
-        their first weights."""
+    def resume(self, sums, weights):
+        """Go on from the sums of a checkpoint, tensors like `weights`. Windows that are not in it must be larger than those
+        that are, and share their first weights. Raises ValueError where it has no such sums."""
+        known = [window for window in self.windows if isinstance(sums, dict) and window in sums]
+        refuse_unlike(sums, dict.fromkeys(known or self.windows, weights), "averages")
+        sums = {window: total.to(weights.device) for window, total in sums.items()}
         self.sums = {window: sums.get(window, sums[max(sums)]) for window in self.windows}
 
     def first(self, window):
@@ -122,9 +126,7 @@ def describe(parent, args):
 def average(parent, run, task, checkpoint_seconds):
     """Train an SWA run over its largest window, and write the averages and what they reach. Returns the metrics."""
     averages = WindowAverages(*(run.settings[name] for name in ("windows", "spacing", "anchor")))
-    task.resume(
-        parent.weights_at(run.config["parent"]["step"])
-    )  # with the optimiser's state: it passes weights again
+    run.begin_from(parent, task.resume)  # with the optimiser's state: it passes weights again
     metrics = train(run, task, checkpoint_seconds, averages)
     return metrics | {"swa": measure_averages(run, task, averages, metrics["step"][-1])}
 
@@ -146,7 +148,7 @@ def measure_averages(run, task, averages, last_step):
         task.load_average(averages.mean(window, last_step))
         for name, values in {**task.evaluate_train(), **task.evaluate()}.items():
             measured.setdefault(name, []).append(values)
-        run.keep(f"swa-{window}", task.solution())
+        run.keep(f"swa-{window}", {"network": run.settings["model"], **task.solution()})
     return measured
 
 

@@ -59,6 +59,8 @@ class ImageTraining:
     @staticmethod
     def load_data(config, device):
         """The image set of a run. Raises BadInput where it is missing or another, or the device lacks the precision."""
+        if len(config["members"]) > 1:
+            raise BadInput(f"{len(config['members'])} members of an image network: it has one in every run folder")
         use_precision(config["settings"]["precision"], device)
         return images.load_image_set_of(config, device)
 
@@ -184,12 +186,15 @@ class ImageTraining:
         return self.solution() | {"optimizer": {name: tensor.clone() for name, tensor in state.items()}}
 
     def start_from(self, solution):
-        """Begin a stage at a solution, with an optimiser that begins anew."""
+        """Begin a stage at a solution, with an optimiser that begins anew. Raises ValueError for one of another network."""
         self.evaluator.load(solution)
         optimizers.clear_state(self.optimizer)
 
     def resume(self, state):
-        """Go on from what state() gave, also of another run. Runs from before there was a state have none."""
+        """Go on from what state() gave, also of another run. Runs from before there was a state have none.
+
+        Raises ValueError for what is of another network.
+        """
         self.evaluator.load(state)
         optimizers.load_state(self.optimizer, state.get("optimizer", {}))
 
@@ -268,7 +273,8 @@ class TickTraining:
         return {"weights": self.weights, "buffers": {"frozen": self.trainers.frozen}}
 
     def start_from(self, solution):
-        """Begin a stage at a solution."""
+        """Begin a stage at a solution. Raises ValueError for one of other members."""
+        mlp.refuse_unfit(solution, len(self.weights), len(self.seeds))
         self.trainers = self.start(solution["weights"], solution["buffers"]["frozen"])
 
     state, resume = solution, start_from  # projected SGD carries nothing over from step to step
@@ -303,21 +309,24 @@ def train(run, task, checkpoint_seconds, averages=None):
     """The training loop of every stage: train to each logged step, measure, record; resumes where the folder stands.
 
     run: OpenRun. task: ImageTraining or TickTraining, where a new run begins. averages: an object with
-    add(step, weights), a dictionary `sums` of tensors, which becomes part of the checkpoint, and resume(sums) (see
-    swa.py).
+    add(step, weights), a dictionary `sums` of tensors, which becomes part of the checkpoint, and resume(sums, weights)
+    (see swa.py).
     Returns the metrics, on disk like the last checkpoint, their status still `running`: see OpenRun.finish().
     """
     steps, log_every, keep = (run.settings[name] for name in ("steps", "log_every", "keep"))
-    resumed = run.resume()
+
+    def go_on_from(checkpoint):
+        task.resume(checkpoint)
+        if averages is not None:
+            averages.resume(checkpoint.get("averages"), task.weights)
+
+    resumed = run.resume(go_on_from)
     if resumed is None:
         metrics = {"status": RUNNING, "unit": task.unit, "diverged_at": [None] * len(task.weights)}
         metrics |= {name: [] for name in SERIES}
         checkpoint = record(0, task.evaluate_train(), task, metrics, run, keep, averages)
     else:
         checkpoint, metrics = resumed
-        task.resume(checkpoint)
-        if averages is not None:
-            averages.resume({k: total.to(task.weights.device) for k, total in checkpoint["averages"].items()})
     until_loss, keep_losses = run.settings["until_loss"], run.settings["keep_loss"]
     saved_at = time.monotonic()
     try:
@@ -370,7 +379,7 @@ def record(step, train_metrics, task, metrics, run, keep, averages):
     metrics["step"].append(step)
     for name, values in measured.items():
         metrics[name].append(as_written(values))  # so that what is decided by them is the same after a resume
-    checkpoint = {"step": step, **task.state()}
+    checkpoint = {"step": step, "network": run.settings["model"], **task.state()}
     if averages is not None:
         averages.add(step, task.weights)
         checkpoint["averages"] = {name: total.clone() for name, total in averages.sums.items()}

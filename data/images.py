@@ -9,7 +9,7 @@ import torch
 
 from data.commandline import BadInput
 from data.device import EVALUATION_BATCH
-from data.files import write_tensors
+from data.files import read_tensors, write_tensors
 from data.seeds import generator
 
 # Per colour channel, of pixels in [0, 1]. The paper's code uses these CIFAR-10 numbers for every image set.
@@ -141,9 +141,8 @@ def load_once(path, device):
 def load_image_set(path, device="cpu"):
     """Read a prepared image set and put its tensors on the device; returns an ImageSet.
 
-    Takes a fraction of a second for CIFAR-10, with the check of the digest. On the CPU the tensors are
-    memory-mapped, so that processes share them. Raises BadInput for a file that is missing, damaged or not a
-    prepared image set.
+    The file is read wholly and its digest checked, so that nothing that becomes of it later changes what a run sees.
+    Raises BadInput for a file that is missing, damaged or not a prepared image set.
     """
     if Path(path).is_dir():
         raise BadInput(
@@ -151,16 +150,14 @@ def load_image_set(path, device="cpu"):
             f" python -m data folder --source {path} --out FILE"
         )
     try:
-        content = torch.load(path, mmap=True, weights_only=True)
+        content, _ = read_tensors(
+            path, "prepare one with: python -m data SET --out FILE (see python -m data --help)"
+        )
     except FileNotFoundError:
         raise BadInput(
             f"there is no {path}; prepare it with: python -m data SET --out {path} (see --help)"
         ) from None
-    except Exception as error:  # unpickling a broken file raises all kinds of errors
-        fault = f"it cannot be read as a file of tensors ({type(error).__name__})"
-        raise BadInput(_not_a_set(path, fault)) from None
-    if isinstance(content, dict):
-        content = EARLIER | content
+    content = EARLIER | content
     fault = _fault(content)
     if fault:
         raise BadInput(_not_a_set(path, fault))

@@ -33,8 +33,9 @@ from pathlib import Path
 
 import torch
 
+from data import schema
 from data.commandline import BadInput, Refused, lr_name, say
-from data.files import read_json, write_json, write_tensors
+from data.files import digest_of, read_json, read_tensors, write_json, write_tensors
 
 RUNNING, COMPLETE, LOCK = "running", "complete", "lock"
 # What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
@@ -65,6 +66,7 @@ EARLIER_NETWORK = {
         "barrier": {"points": 21, "on_sphere": True, "batch_norm": True, "floor": 0.1},
     },
 }
+RUN_AGAIN = "remove the folder and run again"
 # The arrays of metrics.json with an entry per logged step: `step` itself, and one number per member in the others.
 SERIES = ("step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -91,7 +93,7 @@ def describe_execution(device):
 def differing_executions(now, before):
     """What differs between two executions that changes how numbers are rounded, as texts; what is not known does not."""
     named = {name: (now.get(name), before.get(name)) for name in ("device", "processor", "git_commit")}
-    named["torch"] = tuple(execution.get("versions", {}).get("torch") for execution in (now, before))
+    named["torch"] = tuple((execution.get("versions") or {}).get("torch") for execution in (now, before))
     return [f"{name} {new}, not {old}" for name, (new, old) in named.items() if new and old and new != old]
 
 
@@ -105,9 +107,11 @@ class Run:
         self.path = Path(path)
         if not (self.path / "config.json").is_file():
             raise BadInput(f"{path}: is not a run folder (no config.json in it)")
-        self.config = _read(self.path / "config.json", IDENTITY)
-        if self.config.get("format", 1) > FORMAT:
-            raise BadInput(f"{path}: was made by a newer version of this program; use that")
+        self.config = read_json(self.path / "config.json")
+        self._refuse_newer()
+        sizes = {}
+        self._refuse("config", schema.fault_of_config(self.config, sizes))
+        self._sizes = {"member": sizes["member"]}
         on_images = "digest" in self.config["settings"]
         earlier = EARLIER_SETTINGS | (EARLIER_IMAGE_SETTINGS if on_images else {})
         self.config["settings"] = earlier | self.config["settings"]
@@ -117,7 +121,19 @@ class Run:
         self.settings = self.config["settings"]
         self.metrics = {}
         if (self.path / "metrics.json").exists():
-            self.metrics = _read(self.path / "metrics.json", ("status", "diverged_at", *SERIES))
+            self.metrics = read_json(self.path / "metrics.json")
+            self._refuse("metrics", schema.fault_of_metrics(self.metrics, {**self._sizes}, self.settings))
+
+    def _refuse_newer(self):
+        """Raise BadInput for what a newer version made, which may look in any way."""
+        number = self.config.get("format") if isinstance(self.config, dict) else None
+        if type(number) is int and number > FORMAT:
+            raise BadInput(f"{self.path}: was made by a newer version of this program; use that")
+
+    def _refuse(self, name, fault, fix=f"restore it or {RUN_AGAIN}"):
+        """Raise BadInput where there is a fault in a JSON file."""
+        if fault:
+            raise BadInput(f"{self.path / name}.json: {fault}; {fix}")
 
     end = "checkpoint"  # the name of the weights of its end
 
@@ -144,7 +160,7 @@ class Run:
     @property
     def trained_to(self):
         """The step of the checkpoint, from which the run goes on; -1 where there is none."""
-        return self.weights()["step"] if self.has_weights("checkpoint") else -1
+        return self._read_weights("checkpoint", wholly=False)[0]["step"] if self.has_weights("checkpoint") else -1
 
     def has_row(self, step):
         """Whether metrics tell of the run as it was at a step: it is logged, or every member had diverged before."""
@@ -181,38 +197,84 @@ class Run:
         """The last logged step: the whole length, or less where every member diverged."""
         return self.metrics["step"][-1]
 
-    def weights(self, name="checkpoint"):
+    def weights(self, name="checkpoint", put=None):
         """The tensors of checkpoint.pt, step-N.pt or swa-K.pt, by name without the ending, on the CPU.
 
         `checkpoint` of a run as it was earlier, see until(), are those kept of its end then.
+        put: called with them to put them into a network; what it raises ValueError for does not fit, which is BadInput.
         """
+        return self._read_weights(name, put)[0]
+
+    def _read_weights(self, name, put=None, wholly=True):
+        """(tensors, their digest), see read_tensors()."""
         name = self.end if name == "checkpoint" else name
         path = self.path / f"{name}.pt"
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content, digest = read_tensors(path, RUN_AGAIN, wholly)
+            self._refuse_unfit(name, content)
+            if put is not None:
+                put(content)
         except FileNotFoundError:
             there = sorted(file.stem for file in self.path.glob("*.pt"))
             raise BadInput(f"{path}: does not exist; this run has {', '.join(there) or 'no weights'}") from None
-        except Exception as error:  # torch.load raises many kinds for a damaged file
-            raise BadInput(
-                f"{path}: cannot be loaded ({type(error).__name__}); remove the folder and run again"
-            ) from None
+        except ValueError as error:
+            raise BadInput(f"{path}: is not of this run and its network ({error}); {RUN_AGAIN}") from None
+        return content, digest
+
+    def _refuse_unfit(self, name, content):
+        """Raise ValueError where the tensors in a file are not such as a run like this one writes under this name."""
+        kind, weights, step = name.split("-")[0], content.get("weights"), content.get("step")
+        if not isinstance(weights, torch.Tensor) or weights.dim() != 2 or len(weights) != len(self.members):
+            raise ValueError(f"it has no weights of {len(self.members)} members")
+        if kind != "swa" and (type(step) is not int or kind == "step" and step_name(step) != name):
+            raise ValueError(f"its step is {step!r:.40}")
+        if content.get("network", self.settings["model"]) != self.settings["model"]:
+            raise ValueError(f"its network is {content['network']!r:.40}")
 
     def has_weights(self, name):
         name = self.end if name == "checkpoint" else name
         return (self.path / f"{name}.pt").exists()
 
-    def weights_at(self, step):
-        """The tensors at a step: the kept ones, or the checkpoint if it is at that step."""
+    def weights_at(self, step, put=None, digest=None):
+        """The tensors at a step: the kept ones, or the checkpoint if it is at that step; for `put` see weights().
+
+        digest: what digest_at() gave when a run began there, or None. Raises BadInput where they are others now.
+        """
+
+        def put_those(content):
+            if digest not in (None, digest_of(content)):
+                raise ValueError("a run that continues it began from other weights")
+            if put is not None:
+                put(content)
+
+        return self._at(step, put_those)[0]
+
+    def digest_at(self, step):
+        """The digest of the tensors at a step, as it stands in their file: whether that is so is checked on loading them."""
+        return self._at(step, None, wholly=False)[1]
+
+    def _at(self, step, put, wholly=True):
         if self.has_weights(step_name(step)):
-            return self.weights(step_name(step))
-        checkpoint = self.weights()
-        if checkpoint["step"] != step:
+            return self._read_weights(step_name(step), put, wholly)
+        reached = self._read_weights("checkpoint", wholly=False)[0]["step"]
+        if reached != step:
             raise BadInput(
-                f"{self.path}: has no weights of {self.unit} {step}, but of {checkpoint['step']}; others are kept by "
-                f"train.py --keep"
+                f"{self.path}: has no weights of {self.unit} {step}, but of {reached}; others are kept by train.py --keep"
             )
-        return checkpoint
+        return self._read_weights("checkpoint", put, wholly)
+
+    def _refuse_other_start(self, asked):
+        """Raise Refused where the weights that the run began from are others now; returns the parent as it is compared.
+
+        Earlier runs do not say what they began from, and weights that are gone cannot be told.
+        """
+        there, now = self.config["parent"].get("sha256"), asked.get("sha256")
+        if asked == self.config["parent"] | {"sha256": now} and there and now and there != now:
+            raise Refused(
+                f"{self.path}: began from other weights than {self.parent_path} now has at {asked['step']} (sha256 "
+                f"{there[:8]}, now {now[:8]}); restore those, name another folder, or remove this one"
+            )
+        return asked | {"sha256": there}
 
     def settings_for(self, config):
         """The settings of the run that a command asks for by its config: those of this one, or with another length.
@@ -222,6 +284,8 @@ class Run:
         Raises Refused where anything else differs.
         """
         asked = {key: config[key] for key in IDENTITY}
+        if self.config["parent"] and asked["parent"]:
+            asked["parent"] = self._refuse_other_start(asked["parent"])
         if self.kept_earlier:
             keep = sorted({*asked["settings"]["keep"], *self.kept_earlier})
             asked["settings"] = asked["settings"] | {"keep": keep}
@@ -274,9 +338,12 @@ class Run:
 
     def measurement(self, name):
         """A later measurement (features, ...) as a dictionary, or None where it was not made, or of another end."""
-        path = self.path / f"{name}.json"
-        content = read_json(path) if path.exists() else None
-        if content is not None and measures_the_end(name):
+        path, fix = self.path / f"{name}.json", "remove it and measure again"
+        if not path.exists():
+            return None
+        content = read_json(path, fix)
+        self._refuse(name, schema.fault_of_measurement(name, content, self._sizes), fix)
+        if measures_the_end(name):
             of_whole = None if "earlier" in self.config else self.last_step  # those made before this was recorded
             return content if content.get("end", of_whole) == self.last_step else None
         return content
@@ -420,6 +487,12 @@ def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, 
             f"{parent.path}: has no weights of {parent.unit} {step}, only of {', '.join(map(str, kept))}; "
             f"more are kept by train.py --keep"
         )
+    try:
+        digest = parent.digest_at(step)
+    except BadInput:
+        if not is_run(path):
+            raise
+        digest = None  # a run that is complete needs them no more
     settings = parent.settings | {
         "first_step": parent.settings["first_step"] + step,
         "steps": steps,
@@ -434,7 +507,7 @@ def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, 
         "network": parent.network,
         "settings": settings,
         "members": [{**member, "lrs": member["lrs"] + lrs} for member in parent.members],
-        "parent": {"run": os.path.relpath(parent.path, path), "step": step},
+        "parent": {"run": os.path.relpath(parent.path, path), "step": step, "sha256": digest},
         "data_file": data_file or parent.config["data_file"],
     }
 
@@ -479,6 +552,11 @@ class OpenRun(Run):
         if asked != self.settings:
             self.other_length = asked
 
+    def begin_from(self, parent, put):
+        """Call put(tensors) with the weights of `parent` (a Run) that this run began from, or begins from now."""
+        described = self.config["parent"]
+        parent.weights_at(described["step"], put, described.get("sha256"))
+
     @property
     def complete(self):
         return super().complete and self.other_length is None
@@ -520,15 +598,15 @@ class OpenRun(Run):
                 say(f"{file}: is removed, as it measures {self.path} at another length; measure again")
                 file.unlink()
 
-    def resume(self):
-        """(checkpoint, metrics trimmed to it) to go on from, or None for a new run."""
+    def resume(self, put=None):
+        """(checkpoint, metrics trimmed to it) to go on from, or None for a new run; for `put` see weights()."""
         if not (self.path / "checkpoint.pt").exists():
             return None
         if not self.metrics:
             raise BadInput(
                 f"{self.path}: has a checkpoint.pt but no metrics.json; remove the folder and run again"
             )
-        checkpoint = self.weights()
+        checkpoint = self.weights(put=put)
         execution = describe_execution(self.device)
         if self._say_other_execution(execution, checkpoint["step"]):
             self.config["resumed"] = [*self.config.get("resumed", []), {"step": checkpoint["step"], **execution}]
@@ -615,15 +693,6 @@ def _locked(path, flags, kind):
             if Path(path).is_dir():
                 raise NotImplementedError from None
             raise
-
-
-def _read(path, keys):
-    """A JSON file that must hold a dictionary with these keys. Raises BadInput."""
-    content = read_json(path)
-    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise BadInput(f"{path}: has no `{missing[0]}` in it; restore it or remove the folder and run again")
-    return content
 
 
 def _differences(old, new, prefix=""):

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from models import batchnorm, sphere
+from models.solutions import refuse_unlike
 
 
 def trained_parameters(network):
@@ -31,17 +32,27 @@ class Evaluator:
         buffers = {name: tensor.clone() for name, tensor in self._untrained_state().items()}
         return {"weights": self.weights.clone(), "buffers": buffers}
 
+    def refuse_unfit(self, solution):
+        """Raise ValueError where a solution is not of this network, by names, shapes and types."""
+        like = {"weights": self.weights, "buffers": self._untrained_state()}
+        refuse_unlike({name: solution[name] for name in like if name in solution}, like)
+
     def load(self, solution):
-        """Put what solution() gave in place."""
+        """Put what solution() gave in place. Raises ValueError where it is not of this network."""
+        self.refuse_unfit(solution)
         self.weights.copy_(solution["weights"])
         for name, tensor in self._untrained_state().items():
             tensor.copy_(solution["buffers"][name])
 
     def load_average(self, weights, train_batches):
         """Put averaged weights in place, which trained statistics do not fit: re-estimate those (paper, appendix A)."""
-        self.weights.copy_(weights)
+        self._put(weights)
         if batchnorm.batch_norms(self.network):
             self.reestimate(train_batches)
+
+    def _put(self, weights):
+        refuse_unlike(weights.to(self.weights.dtype), self.weights, "weights")
+        self.weights.copy_(weights)
 
     def _untrained_state(self):
         trained = {name for name, parameter in self.network.named_parameters() if parameter.requires_grad}
@@ -78,7 +89,7 @@ class Evaluator:
         batch_norm: whether one pass over the training images is to give both the train error, with batch statistics,
         and the statistics that the test error is measured with (paper, appendix), or both are measured without.
         """
-        self.weights.copy_(weights)
+        self._put(weights)
         _, train_accuracy = (self.reestimate if batch_norm else self.evaluate)(train_batches)
         _, test_accuracy = self.evaluate(test_batches)
         return 100 * (1 - torch.tensor([[train_accuracy], [test_accuracy]], dtype=torch.float64))

@@ -25,6 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.compiled import compiled_or_plain
 from models.cudagraph import captured
+from models.solutions import refuse_unlike
 
 WIDTH = 32
 WEIGHTS = 2 * WIDTH * WIDTH
@@ -42,6 +43,12 @@ def frozen_layer(random):
     """A last layer [32], drawn with the torch.Generator `random`: PyTorch's default (uniform), rescaled to norm 10."""
     layer = 2 * torch.rand(WIDTH, generator=random) - 1
     return layer * (FROZEN_NORM / layer.norm())
+
+
+def refuse_unfit(solution, members, groups):
+    """Raise ValueError where a solution is not {"weights": [members, 2048], "buffers": {"frozen": [groups, 32]}}."""
+    like = {"weights": torch.empty(members, WEIGHTS), "buffers": {"frozen": torch.empty(groups, WIDTH)}}
+    refuse_unlike({name: solution[name] for name in like if name in solution}, like)
 
 
 class MlpTrainer:

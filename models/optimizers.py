@@ -5,6 +5,7 @@ import warnings
 import torch
 
 from models import sphere
+from models.solutions import refuse_unlike
 
 
 class ProjectedSGD:
@@ -63,6 +64,7 @@ def clear_state(optimizer):
 
 
 def load_state(optimizer, tensors):
-    """Put {name: tensor} as of state_of() in place."""
+    """Put {name: tensor} as of state_of() in place. Raises ValueError where names, shapes or types are others."""
+    refuse_unlike(tensors, state_of(optimizer), "optimizer")
     for name, tensor in state_of(optimizer).items():
         tensor.copy_(tensors[name])

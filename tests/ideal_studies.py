@@ -15,7 +15,7 @@ import json
 import math
 
 import numpy as np
-from test_analyze import EPOCHS, IMAGES, TICKS, set_network, write_run
+from test_analyze import EPOCHS, IMAGES, TICKS, set_network, whole, write_run
 
 from data.runs import bands_name, geometry_name, low_ends_name, sharpness_name
 
@@ -122,7 +122,7 @@ NETWORKS = {
         "kind": kind,
         "converged": None,
         "diverges": False,
-        "barrier": {"batch_norm": kind == "convolutional", "floor": 0.01},
+        "barrier": {"points": 21, "on_sphere": False, "batch_norm": kind == "convolutional", "floor": 0.01},
     }
     for kind in ("convolutional", "transformer")
 }
@@ -232,7 +232,7 @@ def write_stage(path, stage, members, settings, parent=None, swa=None, measured=
     if not apart:
         write_run(path, stage, members, settings, parent=parent, swa=swa, **series)
         for name, content in measured.items():
-            (path / f"{name}.json").write_text(json.dumps(content))
+            (path / f"{name}.json").write_text(json.dumps(whole(name, content)))
         return
     for index, member in enumerate(members):
         write_stage(
@@ -428,10 +428,10 @@ def write_sharpness(folder, ideal, runs):
                 for (_, seed), of_run, percent in zip(runs.keys, *columns):
                     powers = {measure: [of_run**power] for measure, power in ideal["powers"].items()}
                     content = powers | {"test_accuracy": [1 - percent / 100], "images": 1}
-                    (folder / path / f"{PLRS[index]}-{seed}" / name).write_text(json.dumps(content))
+                    (folder / path / f"{PLRS[index]}-{seed}" / name).write_text(json.dumps(whole(name, content)))
         for path in (folder / "second-stage").iterdir():
             content = dict.fromkeys(ideal["powers"], [100]) | {"test_accuracy": [0.01], "images": 1}
-            (path / name).write_text(json.dumps(content))
+            (path / name).write_text(json.dumps(whole(name, content)))
 
 
 # -------------------------------------------------------------------------------------------------- practical networks

@@ -95,9 +95,15 @@ def test_baseline_and_analyze_measure_the_same_features_of_the_same_weights():
     baseline, written = BaselineRun(1e-3, 1, 1), {}
     frozen = baseline.network[6].weight.detach()
     solution = {"weights": baseline.weights()[None], "buffers": {"frozen": frozen}}
+
+    def weights(name, put):
+        put(solution)
+        return solution
+
     run = SimpleNamespace(
         settings={},
-        weights=lambda name: solution,
+        members=[{"data_seed": 1, "seed": 1}],
+        weights=weights,
         write_measurement=lambda name, content: written.update(content),
     )
     sets = single_feature_sets()

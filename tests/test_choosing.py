@@ -78,8 +78,8 @@ def test_of_several_folders_a_pattern_must_match_in_one(study, tmp_path, monkeyp
 
 
 def test_a_refusal_names_the_odd_runs_and_both_ways_out_work(study):
-    for name, steps in (("a", 300), ("b", 400)):
-        write_run(study / f"long {name}", "pretrain", [{"lrs": [5.0], "seed": name}], IMAGES | {"steps": steps})
+    for seed, name, steps in ((1, "a", 300), (2, "b", 400)):
+        write_run(study / f"long {name}", "pretrain", [{"lrs": [5.0], "seed": seed}], IMAGES | {"steps": steps})
     with pytest.raises(BadInput) as refusal:
         Study(study)
     message = str(refusal.value)
@@ -115,10 +115,10 @@ def test_a_pattern_stands_for_all_runs_in_a_folder(study):
 
 
 def test_what_was_started_from_excluded_runs_is_skipped_with_them(tmp_path):
-    for name, steps in (("short", 20), ("long", 300)):
+    for seed, name, steps in ((1, "short", 20), (2, "long", 300)):
         settings = IMAGES | {"steps": steps}
-        write_run(tmp_path / name, "pretrain", [{"lrs": [1e-3], "seed": name}], settings)
-        child, settings = {"lrs": [1e-3, 1e-4], "seed": name}, IMAGES | {"first_step": steps}
+        write_run(tmp_path / name, "pretrain", [{"lrs": [1e-3], "seed": seed}], settings)
+        child, settings = {"lrs": [1e-3, 1e-4], "seed": seed}, IMAGES | {"first_step": steps}
         write_run(tmp_path / f"{name}-child", "finetune", [child], settings, parent=tmp_path / name)
     with pytest.raises(BadInput, match="short has steps 20, and the other, long, steps 300; skip"):
         Study(tmp_path)

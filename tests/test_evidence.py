@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from test_analyze import EPOCHS, IMAGES, PLRS, TICKS, write_run
+from test_analyze import EPOCHS, IMAGES, PLRS, TICKS, whole, write_run
 
 from data.analysis import criteria, intervals
 from data.analysis.criteria import NotMeasurable, each, lead, one_of, part
@@ -226,7 +226,7 @@ def write_geometry(study, barriers):
     for run in study.of_stage("pretrain"):
         of_members = [barriers[member["lrs"][0]][member["seed"]] for member in run.members]
         geometry = {"test_barrier": {"LH": of_members}, "angle": {"LH": [0.1 * barrier for barrier in of_members]}}
-        write_json(run.path / f"{geometry_name(*FLRS)}.json", geometry)
+        write_json(run.path / f"{geometry_name(*FLRS)}.json", whole("geometry", geometry))
 
 
 BARRIERS = dict(zip(PLRS, ([0, 3, 1], [7, 5], [1, 2, 30, 4], [8, 9], [3, 6])))

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from ideal_studies import write_image_ideal
 from matplotlib.colors import to_hex
-from test_analyze import EPOCHS, IMAGES, PLRS, command, write_run, write_study
+from test_analyze import IMAGES, PLRS, command, write_run, write_study
 
 from data.analysis import captions, drawing, drawing_other, learning_curves
 from data.analysis.axes import STYLE, label_narrow_range
 from data.analysis.figures import DRAWN, FIGURES, figure_numbers, learning_curve_numbers
 from data.analysis.series import mean_and_std
 from data.analysis.study import Study
+from data.runs import metrics_until
 
 REGIMES = {"b12": {"last": 1e-3, "next": 1e-2}, "b2AB": None, "b23": None}
 
@@ -36,11 +37,17 @@ def draw(name, numbers):
 
 
 def set_config(folder, stage, **changes):
-    """Change settings of all runs of a stage, and what `config` gives of their configs."""
+    """Change settings of all runs of a stage, and what `config` gives of their configs; of another length, what is logged."""
     for path in folder.rglob("config.json"):
         config = json.loads(path.read_text())
         if config["stage"] == stage:
-            config["settings"] |= changes.get("settings", {})
+            settings = changes.get("settings", {})
+            steps = settings.get("steps", config["settings"]["steps"])
+            pace = max(1, steps // config["settings"]["steps"])
+            metrics = json.loads(path.with_name("metrics.json").read_text())
+            metrics = metrics_until(metrics | {"step": [pace * step for step in metrics["step"]]}, steps)
+            path.with_name("metrics.json").write_text(json.dumps(metrics))
+            config["settings"] |= settings | ({"log_every": pace} if "steps" in settings else {})
             path.write_text(json.dumps(config | changes.get("config", {})))
 
 
@@ -139,7 +146,9 @@ def test_learning_curves_say_what_their_train_loss_is(data, said):
 
 
 def test_what_is_not_recorded_is_not_said(study):
-    set_config(study, "pretrain", config={"samples": {}})
+    for path in study.rglob("config.json"):
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({name: value for name, value in config.items() if name != "samples"}))
     assert "samples" not in captions.small_print(read_again(figure_numbers(2, [Study(study)])))[0]
 
 
@@ -378,9 +387,14 @@ def test_learning_curves_are_means_over_runs_by_plr_and_go_on_where_their_stage_
 
 def test_steps_that_only_some_runs_logged_are_no_points_of_a_mean(tmp_path):
     write_curves(tmp_path)
-    metrics = json.loads((tmp_path / "a2/metrics.json").read_text())
-    metrics["step"] = [0, 2, 3, 6, 8]
-    (tmp_path / "a2/metrics.json").write_text(json.dumps(metrics))
+    for name, logged, settings in (
+        ("a1", {"diverged_at": [4]}, {}),
+        ("a2", {"step": [0, 2, 3, 6, 8]}, {"log_every": 3, "keep": [2]}),
+    ):
+        path, config = tmp_path / name / "metrics.json", json.loads((tmp_path / name / "config.json").read_text())
+        path.write_text(json.dumps(json.loads(path.read_text()) | logged))
+        config["settings"] |= settings | {"steps": 8}
+        path.with_name("config.json").write_text(json.dumps(config))
     [curve] = learning_curve_numbers(Study(tmp_path))["panels"][0]["curves"]
     assert curve["step"] == [0, 2, 3, 6, 8]  # beyond 4 there is only this run
     assert curve["train_loss"] == [6, 2, 1, 0.5, None]
@@ -413,7 +427,7 @@ def test_ticks_of_learning_curves_are_whole_steps_and_stay_apart(first, last):
 def test_learning_curves_are_drawn_and_drawn_again(tmp_path, monkeypatch):
     write_curves(tmp_path / "runs")
     write_run(
-        tmp_path / "runs/d", "pretrain", [{"lrs": [1e-1], "seed": 1}], IMAGES, train_loss=[2.0], final_step=EPOCHS
+        tmp_path / "runs/d", "pretrain", [{"lrs": [1e-1], "seed": 1}], IMAGES, train_loss=[2.0], final_step=4
     )
     command(monkeypatch, "curves", tmp_path / "runs", "--out", tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}

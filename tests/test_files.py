@@ -1,15 +1,18 @@
-"""Files that are never seen half-written, and strict JSON."""
+"""Files that are never seen half-written or changed unnoticed: tensors with a digest, and strict JSON."""
 
+import hashlib
 import json
 import math
 import os
+import pickle
 import resource
+import zipfile
 
 import pytest
 import torch
 
 from data.commandline import BadInput
-from data.files import read_json, write_atomically, write_json, write_tensors
+from data.files import digest_of, read_json, read_tensors, write_atomically, write_json, write_tensors
 
 
 def refuse(word):
@@ -69,7 +72,19 @@ def test_read_json_gives_back_what_was_written(tmp_path):
     assert read_json(tmp_path / "a.json") == content
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"a": 1} x'])
+NOT_STRICT = [
+    b'[[],{"a":' * 60 + b"1" + b"}]" * 60,
+    b"[1" + b"0" * 400 + b"]",
+    b'{"a": NaN}',
+    b"[-Infinity]",
+    b'{"a": 1, "a": 1}',
+    b"[1e999]",
+    b"[" * 10**5,
+    b"[1" + b"0" * 5000,
+]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"a": 1} x', *NOT_STRICT])
 def test_read_json_of_something_else(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(BadInput, match=f"^{tmp_path}/a.json: is not valid JSON") as raised:
@@ -77,10 +92,22 @@ def test_read_json_of_something_else(tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["none.json", "."])
-def test_read_json_of_no_file(tmp_path, name):
-    with pytest.raises(BadInput, match="cannot be read"):
-        read_json(tmp_path / name)
+def test_what_is_nested_as_measurements_are_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": ' + "[" * 90 + "]" * 90 + ', "]]": "[[["}')
+    assert read_json(tmp_path / "a.json")["]]"] == "[[["
+
+
+def test_read_json_of_no_file(tmp_path):
+    with pytest.raises(BadInput, match="none.json: cannot be read"):
+        read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: read_tensors(path, "")])
+def test_what_might_never_end_is_not_read(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(BadInput, match=f"^{path}: is no regular file"):
+            read(path)
 
 
 # At once or not at all
@@ -159,8 +186,177 @@ def test_errors_that_are_no_fault_of_the_disk_pass_through(tmp_path):
         write_atomically(tmp_path / "a", write)
 
 
-def test_tensors_load_as_weights_only(tmp_path):
-    content = {"step": 3, "weights": torch.tensor([[1.0, math.pi]]), "averages": {2: torch.zeros(1)}}
-    write_tensors(tmp_path / "a.pt", content)
+# Tensors
+
+
+def solution():
+    weights = torch.tensor([[1.0, math.pi]])
+    return {
+        "step": 3,
+        "weights": weights,
+        "averages": {2: torch.zeros(1)},
+        "none": torch.zeros(0),
+        "list": [1.5, 2],
+    }
+
+
+def test_tensors_are_read_as_written_and_load_as_weights_only(tmp_path):
+    write_tensors(tmp_path / "a.pt", solution())
+    content, digest = read_tensors(tmp_path / "a.pt", "")
+    torch.testing.assert_close(content, solution(), rtol=0, atol=0)
     loaded = torch.load(tmp_path / "a.pt", weights_only=True)
-    torch.testing.assert_close(loaded, content, rtol=0, atol=0)
+    assert loaded.pop("sha256") == digest
+    torch.testing.assert_close(loaded, solution(), rtol=0, atol=0)
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    path = tmp_path / "a.pt"
+    write_tensors(path, solution())
+    sound = path.read_bytes()
+    refused = 0
+    for position in range(0, len(sound), 3):
+        path.write_bytes(sound[:position] + bytes([sound[position] ^ 1 << position % 8]) + sound[position + 1 :])
+        try:
+            content, _ = read_tensors(path, "make it again")
+        except BadInput as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: ") and str(error).endswith("; make it again")
+        else:  # a bit that means nothing: padding, a date
+            torch.testing.assert_close(content, solution(), rtol=0, atol=0)
+    assert refused > len(sound) / 3 * 0.1
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    write_tensors(path, solution())
+    sound = path.read_bytes()
+    for length in range(0, len(sound), 16):
+        path.write_bytes(sound[:length])
+        with pytest.raises(BadInput):
+            read_tensors(path, "")
+
+
+def test_of_earlier_files_the_digest_is_computed(tmp_path):
+    torch.save(solution(), tmp_path / "a.pt")
+    for wholly in (True, False):
+        content, digest = read_tensors(tmp_path / "a.pt", "", wholly)
+        assert digest == digest_of(solution()) and content.keys() == solution().keys()
+
+
+def test_mapped_files_give_the_digest_as_it_stands_there(tmp_path):
+    write_tensors(tmp_path / "a.pt", solution())
+    content, digest = read_tensors(tmp_path / "a.pt", "", wholly=False)
+    assert digest == digest_of(solution())
+    torch.testing.assert_close(content, solution(), rtol=0, atol=0)
+    torch.save(solution() | {"sha256": "of others"}, tmp_path / "a.pt")
+    assert read_tensors(tmp_path / "a.pt", "", wholly=False)[1] == "of others"
+    with pytest.raises(BadInput, match="do not match their digest"):
+        read_tensors(tmp_path / "a.pt", "")
+
+
+def test_digests_differ_where_contents_do():
+    contents = [
+        {"a": torch.zeros(2)},
+        {"b": torch.zeros(2)},
+        {"a": torch.zeros(2, 1)},
+        {"a": torch.zeros(2, dtype=torch.int32)},
+        {"a": torch.tensor([0.0, -0.0])},
+        {"a": [torch.zeros(1), torch.zeros(1)]},
+        {"a": {"b": 1}},
+        {"a": {"b": 1.0}},
+        {"a": {"b": "1"}},
+        {"a": {"b": None}},
+        {"a": {}, "b": 1},
+        {1: "a"},
+        {"1": "a"},
+    ]
+    assert len({digest_of(content) for content in contents}) == len(contents)
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+    view = torch.arange(6.0).view(2, 3).t()
+    assert digest_of({"a": view}) == digest_of({"a": view.contiguous()})
+
+
+def test_a_digest_is_the_sha256_of_what_is_written_down_here():
+    text = b"dictionary 1\nstr 3\n'a'tensor torch.uint8 [2]\n\x01\x02"
+    assert digest_of({"a": torch.tensor([1, 2], dtype=torch.uint8)}) == hashlib.sha256(text).hexdigest()
+
+
+def declared_gigabytes(path):
+    torch.save({"weights": torch.zeros(1).expand(10**9)}, path)
+
+
+def many_names_for_one_tensor(path):
+    weights = torch.zeros(10**5)
+    torch.save({"weights": [weights] * 1000}, path)
+
+
+def rewrite(path, change=lambda name, content: content, compression=zipfile.ZIP_STORED):
+    """Change the parts of a file of torch.save()."""
+    with zipfile.ZipFile(path) as file:
+        entries = {info.filename: file.read(info) for info in file.infolist()}
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in entries.items():
+            file.writestr(name, change(name, content))
+
+
+def compressed(path):
+    torch.save({"weights": torch.zeros(10**6)}, path)
+    rewrite(path, compression=zipfile.ZIP_DEFLATED)
+
+
+def more_numbers_than_are_there(path):
+    """Of a tensor of 1000 numbers the file holds 3."""
+    torch.save({"weights": torch.zeros(1000)}, path)
+    rewrite(path, lambda name, content: content[:12] if name.endswith("data/0") else content)
+
+
+def more_than_the_file_holds(path):
+    torch.save({"weights": torch.zeros(3)}, path)
+    declared = pickle.dumps(3, 2)[2:-1], pickle.dumps(2**28, 2)[2:-1]
+    rewrite(path, lambda name, content: content.replace(b"%stq" % declared[0], b"%stq" % declared[1], 1))
+
+
+def nested_lists(path):
+    """Lists of lists of the same lists, which to walk takes for ever."""
+    nested = []
+    for _ in range(40):
+        nested = [nested, nested]
+    torch.save({"weights": torch.zeros(3), "nested": nested}, path)
+
+
+def made_when_read(path):
+    """A pickle that asks for an array of 10 GB."""
+
+    class Large:
+        def __reduce__(self):
+            return bytearray, (10**10,)
+
+    torch.save({"weights": torch.zeros(3), "large": Large()}, path)
+
+
+def without_numbers(path):
+    torch.save({"weights": torch.zeros(3, device="meta")}, path)
+
+
+def sparse(path):
+    torch.save({"weights": torch.zeros(3, 3).to_sparse()}, path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        declared_gigabytes,
+        many_names_for_one_tensor,
+        compressed,
+        without_numbers,
+        sparse,
+        more_numbers_than_are_there,
+        more_than_the_file_holds,
+        nested_lists,
+        made_when_read,
+    ],
+)
+def test_files_that_declare_more_than_they_hold_are_refused(tmp_path, write):
+    write(tmp_path / "a.pt")
+    with pytest.raises(BadInput, match="^.*a.pt: .*; make it again$"):
+        read_tensors(tmp_path / "a.pt", "make it again")

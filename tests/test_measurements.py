@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_image_set
-from test_analyze import IMAGES, command, set_network, write_run, write_study
+from test_analyze import IMAGES, command, set_network, whole, write_run, write_study
 from test_claims import PRACTICAL_IDEAL, write_practical_ideal
 from test_image_training import normalised
 from test_networks import plain_logits
@@ -541,7 +541,7 @@ def test_figure_26_shows_regime_1_and_what_is_fine_tuned_from_regime_2(tmp_path,
     measured = {"test_accuracy": [0.4], "residual": [0.1], "trace_error": [1.0], "train_loss": [0.1]}
     for index, path in enumerate(sorted(runs.rglob("config.json"))):
         sharp = {"gradient_norm": [float(index)], "largest_eigenvalue": [None], "trace": [5.0]}
-        write_json(path.parent / "sharpness-loss-1e-1.json", measured | sharp)
+        write_json(path.parent / "sharpness-loss-1e-1.json", whole("sharpness", measured | sharp))
     [row] = series.sharpness_numbers(Study(runs))["rows"]
     found = [(point["plr"], point["flr"]) for point in row["points"]]
     tuned = [(plr, flr) for plr in regime_2 for flr in (1e-5, 1e-4)]

@@ -470,7 +470,7 @@ def test_sweeps_stop_where_training_fails(quick, tmp_path):
         command, short = ["bash", f"scripts/{script}.sh", "narrow", str(tmp_path)], SHORT | BOUNDARY
         short |= {"PLRS": "1", "SEEDS": "1", "DATA": str(tmp_path / "broken.pt")}
         code, output = fails(*command, **quick | short)
-        assert code == 123 and "broken.pt is not a sound image set" in output
+        assert code == 123 and "broken.pt: is damaged or no file of this program" in output
         assert [words[0] for words in calls(quick)] == ["train.py"]
 
 

@@ -827,7 +827,7 @@ def test_missing_arguments(missing, tmp_path, capsys):
         (["--augment", "mixup"], "argument --augment: "),
         (["--data-seed", 1], "--data-seed: only ticks are drawn by a seed"),
         (["--steps", 2, "--keep", 1, 3], "--keep 3: lies beyond --steps 2"),
-        (["--data", __file__], "is not a sound image set"),
+        (["--data", __file__], "is damaged or no file of this program"),
     ],
 )
 def test_bad_arguments_of_training_on_images(change, message, arguments, tmp_path, capsys):

@@ -9,6 +9,7 @@ from data.analysis.claims import judge, summary
 from data.analysis.explanations import boundary_lines, convergence_bracket, convergence_lines
 from data.analysis.figures import (
     FIGURES,
+    draw_again,
     draw_figure,
     figure_numbers,
     fitting_figures,
@@ -168,4 +169,4 @@ def curves_command(args):
 
 def draw_command(args):
     for path in args.figures:
-        draw_figure(path)
+        draw_again(path)

@@ -176,7 +176,8 @@ def draw_sharpness(numbers):
                     for point in row["points"]
                     if (point["plr"] if point["flr"] is not None else None) == plr and point[name] is not None
                 ]
-                error = [point["trace_error"] for point in points] if name == "trace" else None
+                errors = [point["trace_error"] for point in points]
+                error = np.array(errors, dtype=float) if name == "trace" else None  # NaN of what is not known
                 places = [point[name] for point in points], [point["test_error"] for point in points]
                 axes.errorbar(*places, xerr=error, markersize=5, **style)
             drawn = [point for point in row["points"] if point[name] is not None]

@@ -104,22 +104,48 @@ def plain_runs(study, stage):
     return [run for run in study.of_stage(stage) if len(run.members[0]["lrs"]) == 1 + (stage == "finetune")]
 
 
+# What drawing raises for numbers that are not such as series functions give.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+WRITE_AGAIN = "write it again with analyze.py figures"
+
+
+def draw_again(path):
+    """draw_figure() of a file that may have been changed. Raises BadInput where it cannot be drawn."""
+    try:
+        draw_figure(path)
+    except KeyError as key:
+        plt.close("all")
+        raise BadInput(f"{path}: lacks {key}; {WRITE_AGAIN}") from None
+    except MALFORMED as error:
+        plt.close("all")
+        words = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise BadInput(f"{path}: holds numbers that cannot be drawn ({words:.100}); {WRITE_AGAIN}") from None
+
+
 def draw_figure(path):
     """Draw figureNN.pdf and .png beside figureNN.json. Raises BadInput."""
-    numbers = read_json(path)
+    numbers = read_json(path, WRITE_AGAIN)
     name = numbers.get("figure") if isinstance(numbers, dict) else None
     if not isinstance(name, (int, str)) or name not in DRAWN:
         raise BadInput(f"{path}: holds no figure's numbers; give a figureNN.json that analyze.py figures wrote")
+    _refuse_ragged(path, numbers)
     with plt.rc_context(STYLE):
-        try:
-            figure = DRAWN[name](numbers)
-            whole = add_small_print(figure, numbers)
-        except KeyError as key:
-            raise BadInput(f"{path}: lacks {key}; write it again with analyze.py figures") from None
+        figure = DRAWN[name](numbers)
+        whole = add_small_print(figure, numbers)
         for suffix, options in ((".pdf", {"metadata": {"CreationDate": None}}), (".png", {"dpi": 200})):
             figure.savefig(path.with_suffix(suffix), bbox_inches=whole, **options)
         plt.close(figure)
     print(f"{path.with_suffix('.pdf')}")
+
+
+def _refuse_ragged(path, value, where=""):
+    """Raise BadInput where a curve has not as many numbers as learning rates of pre-training."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    plrs = value.get("plr") if isinstance(value, dict) else None
+    for key, item in inner:
+        if isinstance(plrs, list) and isinstance(item, list) and len(item) != len(plrs):
+            raise BadInput(f"{path}: {where}{key} has {len(item)} entries, not {len(plrs)}; {WRITE_AGAIN}")
+        _refuse_ragged(path, item, f"{where}{key}.")
 
 
 def fitting_figures(studies):

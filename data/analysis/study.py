@@ -265,6 +265,6 @@ def of_measurement(name, *keys):
         found = measurement(run, name)
         for key in keys:
             found = found and found.get(key)
-        return found and found[index]
+        return found[index] if found else None
 
     return value
