@@ -49,7 +49,7 @@ from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, 
 from data.runs import bands_name, geometry_name, loss_name, low_ends_name, sharpness_of, step_name
 from data.seeds import generator, init_seed
 from models import curvature, mlp
-from models.batchnorm import REESTIMATION_BATCH
+from models.batchnorm import REESTIMATION_BATCH, leaves_one
 from models.evaluator import Evaluator
 from models.geometry import (
     BarrierProtocol,
@@ -586,6 +586,12 @@ def sharpness_command(args):
         return
     device = device_of(args.device)
     evaluator, image_set = evaluator_of(compared[0], device), image_set_of(compared[0], device, args.data_file)
+    count, side = min(args.images, len(image_set.train_labels)), image_set.train_images.shape[-1]
+    if leaves_one(count, REESTIMATION_BATCH) and not evaluator.takes_single_images(side):
+        raise BadInput(
+            f"--images {args.images}: leaves one of {count} images for the last batch, and batch norm needs two of {side} "
+            f"pixels in every batch; use {max(2, count - 1)}"
+        )
     jobs = []
     for (title, name), runs in unmeasured.items():
         measure = functools.partial(measure_sharpness, evaluator, image_set, name, args.images, args.probes)

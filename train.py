@@ -35,7 +35,7 @@ from data.files import as_written
 from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name, step_name
 from data.seeds import generator, init_seed, seed_of
 from models import dropout, mlp, optimizers, sphere
-from models.batchnorm import REESTIMATION_BATCH, batch_norms
+from models.batchnorm import REESTIMATION_BATCH, batch_norms, leaves_one
 from models.compiled import compiled_or_plain, unchanged
 from models.cudagraph import captured
 from models.evaluator import Evaluator, loss_and_correct
@@ -609,6 +609,7 @@ def describe_images(args, device):
     members = [{"lrs": args.lr, "seed": args.seed[0]}]
     samples = {"train": len(image_set.train_labels), "test": len(image_set.test_labels)}
     config = describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
+    refuse_single_images(config["settings"], side, samples["train"])
     return config | {"samples": samples}
 
 
@@ -652,6 +653,29 @@ def refuse_unfit_shape(name, network, settings):
         raise BadInput(
             f"{name}: {error}; give others (--width, {', '.join(f'--{n}' for n in shape_names())})"
         ) from None
+
+
+def refuse_single_images(settings, side, count):
+    """Raise BadInput where batch norm can take no statistics of a last batch, as that is a single image of few pixels.
+
+    side: of the images, in pixels. count: how many training images there are.
+    """
+    batch_size = settings["batch_size"]
+    if not leaves_one(count, batch_size) and not leaves_one(count, REESTIMATION_BATCH):
+        return
+    network = models.build(settings["model"], settings["width"], settings["classes"], 0, **settings["shape"])
+    if not batch_norms(network) or Evaluator(network, torch.device("cpu")).takes_single_images(side):
+        return
+    reason = f"batch norm of {settings['model']} needs two images of {side} pixels in every batch"
+    if leaves_one(count, REESTIMATION_BATCH):  # as also where there is one image
+        raise BadInput(
+            f"{settings['data']}: of {count} training images one is left for the last batch of {REESTIMATION_BATCH}, in"
+            f" which statistics are re-estimated, and {reason}; prepare another number (--train-per-class)"
+        )
+    larger = next(size for size in range(batch_size + 1, count + 1) if not leaves_one(count, size))
+    raise BadInput(
+        f"--batch-size {batch_size}: leaves one of {count} training images for the last batch, and {reason}; use {larger}"
+    )
 
 
 def chosen_network(name, task):

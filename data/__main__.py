@@ -2,6 +2,7 @@
 
 import data.startup  # noqa: F401 # isort: skip - before all else
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -9,16 +10,29 @@ import numpy
 import torch
 from PIL import Image
 from torch.nn import functional
-from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
+from torchvision.datasets import CIFAR10, CIFAR100
 from tqdm import tqdm
 
-from data.commandline import BadInput, Parser, Refused, positive_int, run
-from data.images import TEST, VALIDATION, ImageSet, channel_mean_and_std, digest, load_image_set, save_image_set
+from data.commandline import BadInput, Parser, Refused, one_line, positive_int, run
+from data.device import require_memory
+from data.files import open_regular, remove_strays
+from data.images import (
+    TEST,
+    VALIDATION,
+    ImageSet,
+    channel_mean_and_std,
+    digest,
+    is_plain,
+    load_image_set,
+    save_image_set,
+)
+from data.originals import decoded, list_folder, list_tiny_imagenet, opened
 from data.seeds import generator
 
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 SETS = (*CIFAR, "tiny-imagenet", "folder")
 NORMALISATIONS = PAPER, OWN = "paper", "own"
+LARGEST_CIFAR_FILE = 2**28  # bytes; the archives have 170 megabytes
 EARLIER_MADE_FROM = {"normalise": PAPER}  # of files made before there was a choice
 
 
@@ -74,8 +88,8 @@ def main(arguments=None):
     size = f"-{chosen.size}" if chosen.size else ""
     out = chosen.out or Path("datasets") / f"{chosen.set}{size}.pt"
     limits = Limits(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(Limits)})
-    if out.is_dir():
-        raise BadInput(f"{out} is a folder; name a file with --out")
+    _refuse_unfit_place(out)
+    remove_strays(out)
     if chosen.check or out.exists():
         image_set, wanted = load_image_set(out), describe_source(chosen.set, chosen.source, limits)
         if chosen.check:
@@ -84,14 +98,29 @@ def main(arguments=None):
         print("already prepared")
     else:
         image_set = prepare(chosen.set, chosen.source, out.stem, limits)
+        if out.exists():
+            raise Refused(
+                f"{out} was made meanwhile by another process; the same command says whether it is the same"
+            )
         save_image_set(image_set, out)
     held_out = image_set.validation_labels
     validation = "" if held_out is None else f", {len(held_out)} validation"
     print(
-        f"{out}: {len(image_set.train_labels)} training{validation} and {len(image_set.test_labels)} test images,"
+        f"{one_line(str(out))}: {len(image_set.train_labels)} training{validation} and {len(image_set.test_labels)} test images,"
         f" {len(image_set.classes)} classes, {'x'.join(map(str, image_set.train_images.shape[2:]))} pixels,"
         f" digest {image_set.digest[:12]}"
     )
+
+
+def _refuse_unfit_place(out):
+    """Raise BadInput where no set can be written to a file, before the work of preparing it."""
+    if out.is_dir():
+        raise BadInput(f"{out} is a folder; name a file with --out")
+    if not is_plain(out.stem):
+        raise BadInput(f"--out {out}: names the set with control characters or not in UTF-8; name another file")
+    folder = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput(f"--out {out}: {folder} is no folder that can be written to; name another file")
 
 
 def _refuse_if_different(out, before, now):
@@ -152,82 +181,13 @@ def own_normalisation(train_images):
 def describe_source(set_name, source, limits):
     """What decides the content of a prepared set, as a dictionary of plain values (ImageSet.made_from)."""
     # CIFAR's files are known by their checksums, so it does not matter where they lie.
-    source = None if set_name in CIFAR else str(Path(source).resolve())
+    source = None if set_name in CIFAR else os.path.realpath(source)  # unlike resolve(), also of a circle of links
     return {"set": set_name, "source": source, **dataclasses.asdict(limits)}
-
-
-def list_folder(source):
-    """Image files of train/<class>/... and test/<class>/...: (class names, train files, test files).
-
-    Where there is no test/, val/ is taken for it. Class names are sorted. Files are (path, label) pairs, sorted by class
-    and then by name. Raises BadInput.
-    """
-    test_folder = source / "test"
-    if not test_folder.is_dir() and (source / "val").is_dir():
-        test_folder = source / "val"
-    train, test = _list_split(source / "train"), _list_split(test_folder)
-    _require_same_names(train.classes, source / "train", test.classes, test_folder)
-    return train.classes, train.samples, test.samples
-
-
-def list_tiny_imagenet(source):
-    """Image files of Tiny ImageNet in its original layout, its validation split being the test split.
-
-    Returns (class names, train files, test files) as list_folder does; the classes are the sorted wnids.
-    """
-    wnids = sorted(set(_read_lines(source / "wnids.txt")))
-    train = _list_split(source / "train")
-    _require_same_names(wnids, source / "wnids.txt", train.classes, source / "train")
-    return wnids, train.samples, _list_tiny_imagenet_validation(source / "val", wnids)
-
-
-def _list_tiny_imagenet_validation(folder, wnids):
-    annotations, images = folder / "val_annotations.txt", folder / "images"
-    labels = {}  # by file name
-    for number, line in enumerate(_read_lines(annotations), start=1):
-        file, wnid = (line.split("\t") + [""])[:2]  # a bounding box follows
-        if wnid not in wnids:
-            raise BadInput(f"{annotations} line {number}: class {wnid!r} is not in wnids.txt; restore them")
-        labels[file] = wnids.index(wnid)
-    present = [entry.name for entry in images.iterdir()] if images.is_dir() else []
-    _require_same_names(labels, annotations, present, images)
-    files = [(str(images / file), label) for file, label in labels.items()]
-    return sorted(files, key=lambda file: (file[1], file[0]))
-
-
-def _read_lines(path):
-    try:
-        return path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path} ({error}); --source must be the unpacked tiny-imagenet-200") from None
-
-
-def _list_split(folder):
-    """torchvision's listing of <folder>/<class>/... with every file type that PIL can read."""
-    if not folder.is_dir():
-        raise BadInput(f"there is no folder {folder}; give the folder that holds the splits as --source")
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    try:
-        return ImageFolder(folder, is_valid_file=lambda path: Path(path).suffix.lower() in readable)
-    except FileNotFoundError as error:  # no class folders, or some without images
-        raise BadInput(f"{folder}: {str(error).strip()} Each class needs a folder of image files") from None
-
-
-def _require_same_names(first, first_place, second, second_place):
-    for names, place, others, other_place in (
-        (first, first_place, second, second_place),
-        (second, second_place, first, first_place),
-    ):
-        missing = sorted(set(names) - set(others))
-        if missing:
-            raise BadInput(
-                f"{missing[0]} (one of {len(missing)} such) is in {place} but not in {other_place};"
-                " restore or remove it in one of them"
-            )
 
 
 def _read_cifar(dataset, source, limits):
     """Class names and the tensors of an ImageSet, in the order of CIFAR's files."""
+    _refuse_unfit_cifar(dataset, source)
     try:
         splits = {"train": dataset(source, train=True, download=True), "test": dataset(source, train=False)}
     except (OSError, RuntimeError) as error:
@@ -247,26 +207,54 @@ def _read_cifar(dataset, source, limits):
     return classes, tensors
 
 
+def _refuse_unfit_cifar(dataset, source):
+    """Raise BadInput for what torchvision, which looks at names and checksums, would open or read without an end."""
+    names = [*(name for name, _ in dataset.train_list + dataset.test_list), dataset.meta["filename"]]
+    for path in (source / dataset.filename, *(source / dataset.base_folder / name for name in names)):
+        if path.exists():
+            with open_regular(path) as file:
+                if os.fstat(file.fileno()).st_size > LARGEST_CIFAR_FILE:
+                    raise BadInput(f"{path} is much larger than that file of {dataset.__name__}; remove it")
+
+
 def _read_files(classes, train, test, limits):
     """Class names and the tensors of an ImageSet from lists of files as list_folder returns them."""
     classes = _first_classes(classes, limits)
     example = train[0][0]
-    tensors = {}
+    parts = {}
     for split, files in (("train", train), ("test", test)):
         labels = torch.tensor([label for _, label in files])
         for part, kept in _kept(split, labels, classes, limits).items():
             # The files are listed class by class. Mixed, as CIFAR's own files are, every batch in stored order
             # holds many classes, which the measurements with train-mode batch norm on fixed batches need.
             kept = kept[torch.randperm(len(kept), generator=generator("stored-order", part))]
-            tensors[f"{part}_images"] = _read_images([files[i][0] for i in kept], example, limits.size)
-            tensors[f"{part}_labels"] = labels[kept]
+            parts[part] = [files[i][0] for i in kept], labels[kept]
+    side = _side_of(example, limits.size)
+    count = sum(len(labels) for _, labels in parts.values())
+    require_memory(
+        count * 3 * side**2,
+        f"a set of {count} images of {side}x{side} pixels",
+        "keep fewer with --train-per-class and --test-per-class, or smaller ones with --size",
+    )
+    tensors = {}
+    for part, (paths, labels) in parts.items():
+        tensors[f"{part}_images"] = _read_images(paths, example, side, limits.size)
+        tensors[f"{part}_labels"] = labels
     return classes, tensors
 
 
 def _first_classes(classes, limits):
+    unfit = [name for name in classes if not is_plain(name)]
+    if unfit:
+        raise BadInput(
+            f"the name of class {unfit[0]} holds control characters or is not in UTF-8; rename it in all splits"
+        )
     if limits.classes is not None and limits.classes > len(classes):
         raise BadInput(f"there are only {len(classes)} classes; ask for no more with --classes")
-    return classes[: limits.classes]
+    classes = classes[: limits.classes]
+    if len(classes) < 2:
+        raise BadInput(f"{classes[0]} is the only class; there must be two to tell apart: add some or keep more")
+    return classes
 
 
 def _kept(split, labels, classes, limits):
@@ -295,33 +283,30 @@ def _kept(split, labels, classes, limits):
     return {split: of_split} | ({VALIDATION: of_validation} if held_out else {})
 
 
-def _read_images(paths, example, size):
-    """uint8 [len(paths), 3, side, side], where side is the size or, if None, that of the image file `example`."""
-    height, width = _read_image(example, size).shape[1:]
-    if height != width:
-        raise BadInput(f"{example} is {width}x{height} pixels, but images must be square; give --size")
-    images = torch.empty(len(paths), 3, height, width, dtype=torch.uint8)
+def _side_of(path, size):
+    """Pixels on a side of a set: the size or, if None, those of an image file, by its header. Raises BadInput."""
+    with opened(path) as image:
+        width, height = image.size
+    if size is not None:
+        _refuse_enlarging(width, height, size, path)
+    elif height != width:
+        raise BadInput(f"{path} is {width}x{height} pixels, but images must be square; give --size")
+    return size or width
+
+
+def _read_images(paths, example, side, size):
+    """uint8 [len(paths), 3, side, side], where side is the size or, if that is None, that of the image file `example`."""
+    images = torch.empty(len(paths), 3, side, side, dtype=torch.uint8)
     for i, path in enumerate(tqdm(paths, unit=" images", disable=None)):  # None: a bar on a terminal only
-        image = _read_image(path, size)
-        if image.shape != images[i].shape:
-            raise BadInput(
-                f"{path} is {image.shape[2]}x{image.shape[1]} pixels, but {width}x{height} is expected,"
-                f" the size of {example}; remove it, or give --size"
-            )
-        images[i] = image
+        with opened(path) as image:
+            if size is None and image.size != (side, side):
+                raise BadInput(
+                    f"{path} is {image.width}x{image.height} pixels, but {side}x{side} is expected,"
+                    f" the size of {example}; remove it, or give --size"
+                )
+            rgb = decoded(image)
+        images[i] = resized(rgb, size, path)
     return images
-
-
-def _read_image(path, size):
-    """uint8 [3, height, width] in RGB, or [3, size, size]."""
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":  # PIL would clip them to 8 bits
-                raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
-            rgb = image.convert("RGB")
-    except Exception as error:  # PIL's decoders raise all kinds of errors on broken files
-        raise BadInput(f"{path} cannot be decoded ({error}); restore or remove it") from None
-    return resized(rgb, size, path)
 
 
 def resized(image, size, name):
@@ -332,18 +317,22 @@ def resized(image, size, name):
     """
     pixels = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
     if size is not None:
+        _refuse_enlarging(image.width, image.height, size, name)
         side = min(image.size)
-        if side < size:
-            raise BadInput(
-                f"{name} is {image.width}x{image.height} pixels, which --size {size} would enlarge;"
-                f" ask for {side} at most, or remove it"
-            )
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = pixels[:, top : top + side, left : left + side]
         pixels = functional.interpolate(square[None].float(), size, mode="area")[0].round().to(torch.uint8)
     return pixels
 
 
+def _refuse_enlarging(width, height, size, name):
+    if min(width, height) < size:
+        raise BadInput(
+            f"{name} is {width}x{height} pixels, which --size {size} would enlarge;"
+            f" ask for {min(width, height)} at most, or remove it"
+        )
+
+
 if __name__ == "__main__":
     sys.argv[0] = "python -m data"  # what help and error messages call this program
-    run(main)
+    run(main, "nothing was kept; start it again")

@@ -107,7 +107,8 @@ def normalise_band(images, limits, normalisation, moments, mean=MEAN, std=STD):
 class BandSets:
     """The images of an experiment by frequency band, each as float32 [N, C, S, S], normalised in one of the ways.
 
-    limits: {name: (lowest, highest distance)} of the bands.
+    limits: {name: (lowest, highest distance)} of the bands. Raises BadInput for a band that cannot be normalised by its
+    own moments, as a channel of all training images has nothing in it.
     """
 
     def __init__(self, image_set, normalisation, limits):
@@ -116,6 +117,12 @@ class BandSets:
             name: channel_moments(image_set.train_images, limits) if normalisation == STANDARDISE else None
             for name, limits in self.limits.items()
         }
+        for name, moments in self.moments.items():
+            if moments is not None and 0 in moments[1]:
+                raise BadInput(
+                    f"--normalisation {STANDARDISE}: a channel of the training images has nothing in band {name}; choose"
+                    " another way"
+                )
 
     def batches(self, name, split, size):
         """Batches (images, labels) of the band `name`, or of `full`, the images themselves; split: train or test."""
@@ -152,7 +159,7 @@ def panels(image):
         [filtered] = band_images(image[None], limits)
         if limits[0] > 0:
             least, most = filtered.amin((1, 2), keepdim=True), filtered.amax((1, 2), keepdim=True)
-            filtered = (filtered - least) / (most - least)
+            filtered = (filtered - least) / (most - least).clamp_min(1e-12)  # black where there is nothing
         inside = (distance >= limits[0]) & (distance <= limits[1])
         pixels = (255 * filtered).round().clamp(0, 255).to(torch.uint8)
         found.append(panel(name, limits, pixels, spectrum.where(inside, torch.nan)))

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import io
 import math
 import os
 import re
@@ -25,6 +26,21 @@ class BadInput(Exception):
 
 class Refused(Exception):
     """A run folder that is held by another process or was made with other settings. One line; exit code 3."""
+
+
+LONGEST_MESSAGE = 1000  # characters
+
+
+def one_line(text, most=300):
+    """Any text as a terminal shows it on one line: what is not printable is escaped, and its middle cut out if it is long.
+
+    So no name of a file can clear the screen, nor break the output where it is not UTF-8. most: characters.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if len(shown) <= most:
+        return shown
+    end = most // 3  # messages end with the fix
+    return f"{shown[: most - end - 3]}...{shown[-end:]}"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -97,7 +113,8 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message}{self._suggestion(message)} (see --help)\n")
+        message = one_line(f"{message}{self._suggestion(message)}", LONGEST_MESSAGE)
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
     def _suggestion(self, message):
         """What may have been meant, for a message of argparse that names something unknown."""
@@ -233,11 +250,15 @@ def run(main, at_interrupt="the same command goes on where it was"):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of those of data.startup
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGUSR1, lambda *_: save_requested.set())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be of the terminal's encoding
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
     try:
         main()
         print(end="", flush=True)
     except (BadInput, Refused) as error:
-        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+        print(f"{sys.argv[0]}: {one_line(str(error), LONGEST_MESSAGE)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadInput) else 3)
     except KeyboardInterrupt as interrupt:
         print(f"{sys.argv[0]}: interrupted; {at_interrupt}", file=sys.stderr)
@@ -246,6 +267,6 @@ def run(main, at_interrupt="the same command goes on where it was"):
         die_by(signal.SIGPIPE)
     except OSError as error:
         silence()
-        place = error.filename or "the output cannot be written"
+        place = one_line(os.fsdecode(error.filename or "the output cannot be written"), LONGEST_MESSAGE)
         print(f"{sys.argv[0]}: {place}: {error.strerror}; fix that or name another place", file=sys.stderr)
         sys.exit(2)

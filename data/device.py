@@ -1,11 +1,14 @@
 """Where a script computes, and at which precision."""
 
 import ctypes
+import math
+from pathlib import Path
 
 import torch
 
 from data.commandline import BadInput
 
+CPU = torch.device("cpu")
 FP32, TF32, BF16 = "fp32", "tf32", "bf16"
 EVALUATION_BATCH = {"cpu": 500, "cuda": 2500}  # images: enough to be efficient, on a CPU few enough for its cache
 
@@ -48,6 +51,47 @@ def keep_freed_memory():
     if mallopt is not None:
         mallopt(mmap_max, 0)  # all memory comes from the heap,
         mallopt(trim_threshold, -1)  # which never shrinks
+
+
+def require_memory(needed, what, fix, device=CPU):
+    """Raise BadInput, with the fix, where something takes more bytes of a device's memory than are free there."""
+    free = free_memory(device)
+    if needed > free:
+        place = "" if device.type == "cpu" else f" of {device}"
+        raise BadInput(
+            f"{what} takes {needed / 2**30:.1f} GiB of memory{place}, of which {free / 2**30:.1f} GiB are free; {fix}"
+        )
+
+
+def free_memory(device):
+    """Bytes that a process can still take on a device; infinite where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min(_available_memory(), _memory_of_control_groups())
+
+
+def _available_memory(meminfo=Path("/proc/meminfo")):
+    """Bytes that the machine has left, what it can drop of its caches included."""
+    try:
+        return 1024 * next(
+            int(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")
+        )
+    except (OSError, StopIteration):
+        return math.inf
+
+
+def _memory_of_control_groups(groups=Path("/proc/self/cgroup"), root=Path("/sys/fs/cgroup")):
+    """Bytes that containers and schedulers let this process and its like have, by control groups (version 2)."""
+    limits = [math.inf]
+    try:
+        own = next(line.strip() for line in groups.read_text().splitlines() if line.startswith("0::"))
+        for folder in (place := root / own.removeprefix("0::/"), *place.parents):
+            limit = folder / "memory.max"
+            if limit.exists() and limit.read_text().strip() != "max":
+                limits.append(int(limit.read_text()))
+    except (OSError, StopIteration):
+        pass
+    return min(limits)
 
 
 def use_precision(precision, device):

@@ -1,6 +1,7 @@
 """Files that are never seen half-written or changed unnoticed: tensors with a digest, and strict JSON."""
 
 import contextlib
+import fcntl
 import gc
 import hashlib
 import json
@@ -23,16 +24,18 @@ def write_atomically(path, write):
 
     A reader, or a process that resumes after a kill at any moment, sees the old file or the new one, never a part.
     The temporary name carries the process number, so that two processes never write one file; a kill can leave it
-    behind. Raises BadInput where the file cannot be written.
+    behind, for remove_strays(). Raises BadInput where the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path}: is no regular file; name another place")
+        with _open_held(temporary) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # torch.save hides the system's own error behind one of its kind.
         cause = error if isinstance(error, OSError) else error.__context__
@@ -42,7 +45,31 @@ def write_atomically(path, write):
             f"{path}: cannot be written ({cause.strerror}); make room there or name another place"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _open_held(path):
+    """Open a file for writing bytes that remove_strays() leaves alone as long as it is open."""
+    while True:
+        file = open(path, "wb")
+        with contextlib.suppress(OSError):  # a file system without such locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+        if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+            return file
+        file.close()  # it was removed in between
+
+
+def remove_strays(path):
+    """Remove what killed processes left of files in the folder of `path` that end like it."""
+    path = Path(path)
+    left_by_a_kill = re.compile(rf"\..+{re.escape(path.suffix)}\.\d+\.tmp")  # as write_atomically() names them
+    with contextlib.suppress(OSError):
+        for stray in path.parent.iterdir():
+            if left_by_a_kill.fullmatch(stray.name):
+                with open(stray, "rb") as file, contextlib.suppress(BlockingIOError):  # held by one that is alive
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    stray.unlink()
 
 
 DIGEST = "sha256"  # key of the digest in a tensor file
@@ -60,9 +87,9 @@ def read_tensors(path, fix, wholly=True):
     """(content, digest) of a file of write_tensors(), its tensors on the CPU.
 
     wholly: or the tensors are only mapped, so that this takes no time, and nothing is checked that lies in them, nor the
-    digest, where there is one: files of earlier versions have none, so that it is computed. Raises FileNotFoundError where there is no file, and BadInput, which
-    ends with the fix, where it is damaged or something else: nothing of it is run, and what it declares to hold is not
-    allocated unless it is there.
+    digest, where there is one: files of earlier versions have none, so that it is computed. Raises FileNotFoundError where
+    there is no file, and BadInput, which ends with the fix, where it is damaged or something else: nothing of it is run,
+    and what it declares to hold is not allocated unless it is there.
     """
     try:
         with open_regular(path) as file:

@@ -1,14 +1,17 @@
 """Prepared image sets: one tensor file each (python -m data writes it), held whole on the training device."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import math
+import unicodedata
 from pathlib import Path
 
 import torch
 
 from data.commandline import BadInput
-from data.device import EVALUATION_BATCH
+from data.device import EVALUATION_BATCH, require_memory
 from data.files import read_tensors, write_tensors
 from data.seeds import generator
 
@@ -112,10 +115,17 @@ def channel_mean_and_std(images):
 def save_image_set(image_set, path):
     """Write an ImageSet to a file for load_image_set, at once: no reader and no crash ever sees a part of it.
 
-    Raises BadInput where the file cannot be written.
+    Makes the folder that it is to be in. Raises BadInput where the file cannot be written; no new folder stays then.
     """
+    new = [folder for folder in Path(path).parents if not folder.exists()]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, vars(image_set))
+    try:
+        write_tensors(path, vars(image_set))
+    except BaseException:
+        with contextlib.suppress(OSError):  # where others write there, too
+            for folder in new:
+                folder.rmdir()
+        raise
 
 
 def load_image_set_of(config, device):
@@ -142,14 +152,16 @@ def load_image_set(path, device="cpu"):
     """Read a prepared image set and put its tensors on the device; returns an ImageSet.
 
     The file is read wholly and its digest checked, so that nothing that becomes of it later changes what a run sees.
-    Raises BadInput for a file that is missing, damaged or not a prepared image set.
+    Raises BadInput for a file that is missing, damaged or not a prepared image set, or larger than the free memory.
     """
     if Path(path).is_dir():
         raise BadInput(
             f"{path} is a folder, not a prepared image set; one of image files is prepared with:"
             f" python -m data folder --source {path} --out FILE"
         )
+    device, fix = torch.device(device), "stop other programs, or prepare a smaller one"
     try:
+        require_memory(Path(path).stat().st_size, path, fix)
         content, _ = read_tensors(
             path, "prepare one with: python -m data SET --out FILE (see python -m data --help)"
         )
@@ -161,8 +173,10 @@ def load_image_set(path, device="cpu"):
     fault = _fault(content)
     if fault:
         raise BadInput(_not_a_set(path, fault))
-    on_device = {key: value.to(device) for key, value in content.items() if isinstance(value, torch.Tensor)}
-    return ImageSet(**content | on_device)
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if device.type != "cpu":
+        require_memory(sum(tensor.nbytes for tensor in tensors.values()), path, fix, device)
+    return ImageSet(**content | {key: tensor.to(device) for key, tensor in tensors.items()})
 
 
 FIELDS = dataclasses.fields(ImageSet)
@@ -175,6 +189,13 @@ def _not_a_set(path, fault):
         f"{path} is not a sound image set: {fault}; prepare one with: python -m data SET --out FILE"
         f" (see python -m data --help)"
     )
+
+
+def is_plain(name):
+    """Whether something can be the name of a set or of a class: text without control characters that can be encoded."""
+    unfit = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators of lines and paragraphs
+    is_text = isinstance(name, str) and 0 < len(name) <= 255
+    return is_text and not any(unicodedata.category(character) in unfit for character in name)
 
 
 def _fault(content):
@@ -190,17 +211,52 @@ def _fault(content):
         return f"it also holds {', '.join(more)}, of a newer version perhaps"
     if (content["validation_images"] is None) != (content["validation_labels"] is None):
         return "it has validation images or their labels alone"
-    side = content["train_images"].shape[-1]
-    for split in _splits(content):
-        images, labels = content[f"{split}_images"], content[f"{split}_labels"]
-        if (images.dtype, labels.dtype) != (torch.uint8, torch.int64):
-            return f"{split} images are {images.dtype} and labels {labels.dtype}, not uint8 and int64"
-        if labels.shape != (len(images),) or len(images) == 0 or images.shape[1:] != (3, side, side):
-            return f"{split} images have the shape {list(images.shape)} and labels {list(labels.shape)}"
-        if labels.min() < 0 or labels.max() >= len(content["classes"]):
-            return f"{split} labels go from {labels.min()} to {labels.max()}, beyond the classes"
+    splits = [split for split in SPLITS if split != VALIDATION or content["validation_images"] is not None]
+    fault = _fault_of_facts(content)
+    for split in splits:
+        fault = fault or _fault_of_split(content, split)
+    if fault:
+        return fault
     if digest(content) != content["digest"]:
         return "its data do not match its digest"
+
+
+def _fault_of_facts(content):
+    """_fault() of all but the tensors."""
+    classes, made_from = content["classes"], content["made_from"]
+    if (
+        not isinstance(classes, (tuple, list))
+        or not classes
+        or not all(map(is_plain, (content["name"], *classes)))
+    ):
+        return "its name or those of its classes are no plain texts"
+    if not isinstance(made_from, dict):
+        return f"what it was made from is a {type(made_from).__name__}"
+    for key in ("mean", "std"):
+        numbers = content[key]
+        if not isinstance(numbers, (tuple, list)) or [type(number) for number in numbers] != [float] * 3:
+            return f"its {key} is not three numbers"
+        if not all(math.isfinite(number) and (key == "mean" or number > 0) for number in numbers):
+            return f"its {key} is {', '.join(map(str, numbers))}"
+
+
+def _fault_of_split(content, split):
+    """_fault() of the images and labels of a split."""
+    images, labels = content[f"{split}_images"], content[f"{split}_labels"]
+    if not isinstance(images, torch.Tensor) or not isinstance(labels, torch.Tensor):
+        return f"{split} images or labels are no tensors"
+    if (images.dtype, labels.dtype) != (torch.uint8, torch.int64):
+        return f"{split} images are {images.dtype} and labels {labels.dtype}, not uint8 and int64"
+    side = content["train_images"].shape[-1] if content["train_images"].ndim else 0
+    if (
+        images.ndim != 4
+        or 0 in images.shape
+        or images.shape[1:] != (3, side, side)
+        or labels.shape != images.shape[:1]
+    ):
+        return f"{split} images have the shape {list(images.shape)} and labels {list(labels.shape)}"
+    if labels.min() < 0 or labels.max() >= len(content["classes"]):
+        return f"{split} labels go from {labels.min()} to {labels.max()}, beyond the classes"
 
 
 @functools.cache  # computed anew for every batch, the copy to the device would make the host wait

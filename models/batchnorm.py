@@ -7,6 +7,11 @@ from torch import nn
 REESTIMATION_BATCH = 128  # images (paper, appendix A)
 
 
+def leaves_one(count, batch_size):
+    """Whether the last batch of so many images is a single one."""
+    return (count - 1) % batch_size == 0
+
+
 def batch_norms(network):
     """The batch-norm layers of a network."""
     return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -72,11 +72,21 @@ class Evaluator:
         """(mean loss, accuracy) with every batch's own statistics; the running ones stay as they were."""
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         batchnorm.use_batch_statistics(self.network)
-        with self.autocast():
-            found = mean_loss_and_accuracy(self.network, batches)
-        for name, buffer in self.network.named_buffers():
-            buffer.copy_(buffers[name])
-        return found
+        try:
+            with self.autocast():
+                return mean_loss_and_accuracy(self.network, batches)
+        finally:
+            for name, buffer in self.network.named_buffers():
+                buffer.copy_(buffers[name])
+
+    def takes_single_images(self, side):
+        """Whether a batch may be one image, of a side in pixels: not where batch norm then has one number per channel."""
+        image, label = torch.zeros(1, 3, side, side), torch.zeros(1, dtype=torch.int64)
+        try:
+            self.evaluate_with_batch_statistics([(image.to(self.device), label.to(self.device))])
+        except ValueError:  # of PyTorch's batch norm
+            return False
+        return True
 
     def reestimate(self, batches):
         """Replace batch-norm statistics by their averages over batches; (mean loss, accuracy) with batch statistics."""

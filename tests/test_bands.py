@@ -22,6 +22,7 @@ from data.bands import (
     distances,
     low_end_limits,
     normalise_band,
+    panels,
 )
 from data.commandline import BadInput
 
@@ -267,3 +268,26 @@ def test_all_frequencies_together_are_normalised_as_other_images_are():
     found = normalise_band(band_images(images, (0, 32)), (0, 32), KEEP, None)
     expected = (images.numpy() / 255 - numpy.array(MEANS)[:, None, None]) / numpy.array(DEVIATIONS)[:, None, None]
     numpy.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
+
+
+# Bands that hold nothing
+
+
+def test_bands_of_a_constant_image_are_black():
+    drawn = panels(torch.full((3, 8, 8), 200, dtype=torch.uint8))
+    for panel in drawn:
+        value = 200 if panel["name"] in ("image", BACKGROUND) else 0
+        assert panel["pixels"].dtype == torch.uint8 and panel["pixels"].unique().tolist() == [value]
+    assert [panel["name"] for panel in drawn][:5] == ["image", *PARTITION]
+
+
+def test_no_band_is_divided_by_zero():
+    image_set = random_image_set(side=8)
+    flat = image_set.train_images.clone()
+    flat[:, 1] = 7
+    image_set = dataclasses.replace(image_set, train_images=flat)
+    BandSets(image_set, KEEP, bands(8))
+    with pytest.raises(
+        BadInput, match="--normalisation band: a channel of the training images has nothing in band"
+    ):
+        BandSets(image_set, STANDARDISE, bands(8))

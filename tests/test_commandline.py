@@ -17,6 +17,7 @@ from data.commandline import (
     Refused,
     lr_name,
     natural,
+    one_line,
     positive_float,
     positive_int,
     run,
@@ -116,7 +117,10 @@ def test_bad_argument_is_one_line_that_names_it(parser, arguments, capsys):
     "arguments, meant",
     [(["--stesp", "3"], "--steps"), (["--sedd=3"], "--seed"), (["--model", "vitt"], "vit"), (["--xyzw"], None)],
 )
-def test_what_may_have_been_meant(parser, arguments, meant, capsys):
+def test_what_may_have_been_meant(parser, arguments, meant, monkeypatch, capsys):
+    monkeypatch.setattr(
+        Parser, "flags", {"--lr", "--steps", "--seed", "--out"}
+    )  # without those of scripts in this process
     parser.add_argument("--model", choices=["vit", "resnet18"])
     with pytest.raises(SystemExit):
         parser.parse_args(arguments)
@@ -245,6 +249,61 @@ def started(command, folder):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     return process, marks
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("a naïve 'name'", "a naïve 'name'"),
+        ("two\nlines\r\tand\x00", "two\\nlines\\r\\tand\\x00"),
+        ("\x1b[2Jclears \x9b2J", "\\x1b[2Jclears \\x9b2J"),
+        ("caf\udce9", "caf\\udce9"),  # as Python holds a name that is not UTF-8
+        ("gpj.\u202epng\u2028", "gpj.\\u202epng\\u2028"),
+        ("a" * 300, "a" * 300),
+        (200 * "a" + "b" + 100 * "c", 197 * "a" + "..." + 100 * "c"),
+    ],
+)
+def test_one_line(text, shown):
+    assert one_line(text) == shown and one_line(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (BadInput("\x1b[2J\udcff\n: is missing"), 2),
+        (Refused("\x1b[2J\udcff\n: is held"), 3),
+        (OSError(5, "is gone", "\x1b[2J\udcff\n"), 2),
+    ],
+)
+def test_names_in_messages_are_escaped(error, code, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        run(raising(error))
+    message = capsys.readouterr().err
+    assert leaving.value.code == code and "\\x1b[2J\\udcff\\n: is " in message and message.count("\n") == 1
+
+
+def test_long_messages_keep_the_fix(capsys):
+    with pytest.raises(SystemExit):
+        run(raising(BadInput(f"{'x' * 5000}: is missing; prepare it")))
+    message = capsys.readouterr().err
+    assert len(message) < 1100 and message.endswith("x: is missing; prepare it\n")
+
+
+def test_bad_arguments_are_escaped_and_cut(parser, capsys):
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--steps", "\x1b[2J\udcff\n" + "9" * 5000])
+    message = capsys.readouterr().err
+    assert "\\x1b[2J\\udcff\\n9" in message and len(message) < 1100 and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_any_name_can_be_printed(encoding):
+    script = "from data.commandline import run; run(lambda: print('caf\\udce9 \u00e9'))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONIOENCODING": encoding}
+    printed = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, check=True
+    ).stdout
+    assert printed == "caf\\udce9 \u00e9\n".encode(encoding, "backslashreplace")
 
 
 def test_success_and_bugs_pass_through(capsys):

@@ -1,5 +1,6 @@
 """Devices and precisions that this program, or this machine, does not have: one line before anything is written."""
 
+import math
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from conftest import random_image_set
 from test_runs import call, one_line
 
+from data import device
 from data.commandline import BadInput
 from data.device import use_precision
 from data.images import save_image_set
@@ -80,3 +82,41 @@ def what_openmp_reads(script, **policy):
     environment |= policy | {"OMP_DISPLAY_ENV": "verbose"}
     command, root = [sys.executable, "-c", f"import {script}"], Path(__file__).parent.parent
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stderr
+
+
+# Memory
+
+
+def test_what_takes_more_memory_than_is_free_is_refused(monkeypatch):
+    monkeypatch.setattr(device, "free_memory", lambda _: 2 * 2**30)
+    device.require_memory(2 * 2**30, "a set", "take less")
+    message = "^a set takes 3.0 GiB of memory, of which 2.0 GiB are free; take less$"
+    with pytest.raises(BadInput, match=message):
+        device.require_memory(3 * 2**30, "a set", "take less")
+    with pytest.raises(BadInput, match="of memory of cuda:0, of which"):
+        device.require_memory(3 * 2**30, "a set", "take less", torch.device("cuda:0"))
+
+
+def test_free_memory_is_what_the_machine_has_left():
+    words = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total = 1024 * int(words["MemTotal"].split()[0])
+    assert 0 < device.free_memory(torch.device("cpu")) < total
+
+
+def test_memory_of_control_groups(tmp_path):
+    own = tmp_path / "groups" / "user" / "job"
+    own.mkdir(parents=True)
+    (tmp_path / "own").write_text("1:cpu:/other\n0::/user/job\n")
+
+    def found():
+        return device._memory_of_control_groups(tmp_path / "own", tmp_path / "groups")
+
+    assert found() == math.inf
+    (own / "memory.max").write_text("max\n")
+    assert found() == math.inf
+    (own / "memory.max").write_text("5000\n")
+    assert found() == 5000
+    (own.parent / "memory.max").write_text("4000\n")
+    assert found() == 4000
+    assert device._memory_of_control_groups(tmp_path / "none") == math.inf
+    assert device._available_memory(tmp_path / "none") == math.inf

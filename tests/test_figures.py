@@ -164,6 +164,13 @@ def test_small_print_lies_below_everything_else(study):
     assert whole.y0 * figure.dpi < box.y0 and box.y1 <= 0 < box.x0 and box.x1 < width * figure.dpi
 
 
+def test_names_are_no_formulas(study, tmp_path, monkeypatch):
+    numbers = json.dumps(read_again(figure_numbers(1, [Study(study)]))).replace("toy", r"$\\x_$")
+    (tmp_path / "figure01.json").write_text(numbers)
+    command(monkeypatch, "draw", tmp_path / "figure01.json")
+    assert (tmp_path / "figure01.png").exists()
+
+
 def test_figures_written_before_they_said_so_are_drawn(study, tmp_path, monkeypatch):
     numbers = read_again(figure_numbers(2, [Study(study)]))
     for name in ("unit", "lengths", "train_samples", "runs_per_point", "deviations"):

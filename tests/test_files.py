@@ -1,18 +1,29 @@
 """Files that are never seen half-written or changed unnoticed: tensors with a digest, and strict JSON."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import pickle
 import resource
+import signal
 import zipfile
 
 import pytest
 import torch
 
 from data.commandline import BadInput
-from data.files import digest_of, read_json, read_tensors, write_atomically, write_json, write_tensors
+from data.files import (
+    digest_of,
+    read_json,
+    read_tensors,
+    remove_strays,
+    write_atomically,
+    write_json,
+    write_tensors,
+)
 
 
 def refuse(word):
@@ -148,6 +159,60 @@ def test_failing_write_leaves_what_was_there(tmp_path, monkeypatch, failure, old
     monkeypatch.undo()
     write_atomically(path, lambda file: file.write(b"newer"))
     assert path.read_bytes() == b"newer" and os.listdir(tmp_path) == ["a"]
+
+
+def killed_while_writing(path):
+    """Leave what write_atomically() leaves where the process is killed."""
+    process = os.fork()
+    if process == 0:
+        try:
+            write_atomically(path, lambda file: os.kill(os.getpid(), signal.SIGKILL))
+        finally:
+            os._exit(1)
+    os.waitpid(process, 0)
+    return path.parent / f".{path.name}.{process}.tmp"
+
+
+def test_strays_of_killed_processes_are_removed(tmp_path):
+    others = [".a.json.12.tmp", ".a.pt.x.tmp", "a.pt.12.tmp", ".a.pt.12", ".a.pt.12.tmp.old", ".pt.12.tmp"]
+    for name in others:
+        (tmp_path / name).write_text("something else")
+    strays = [killed_while_writing(tmp_path / name) for name in ("a.pt", "b.pt")]
+    assert all(stray.exists() for stray in strays)
+    remove_strays(tmp_path / "b.pt")
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+    remove_strays(tmp_path / "none" / "b.pt")
+
+
+def test_files_that_are_being_written_are_no_strays(tmp_path):
+    stray = killed_while_writing(tmp_path / "killed.pt")
+
+    def write(file):
+        remove_strays(tmp_path / "other.pt")
+        assert os.fstat(file.fileno()).st_nlink == 1 and not stray.exists()
+        file.write(b"new")
+
+    write_atomically(tmp_path / "a.pt", write)
+    assert (tmp_path / "a.pt").read_bytes() == b"new" and os.listdir(tmp_path) == ["a.pt"]
+
+
+@pytest.mark.parametrize("made", [os.mkfifo, os.mkdir])
+def test_what_is_no_regular_file_is_not_replaced(made, tmp_path):
+    made(tmp_path / "out")
+    with pytest.raises(BadInput, match="out: is no regular file; name another place"):
+        write_atomically(tmp_path / "out", lambda file: file.write(b"new"))
+    assert not (tmp_path / "out").is_file() and os.listdir(tmp_path) == ["out"]
+
+
+def test_folders_that_cannot_be_locked_are_written_to(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    stray = killed_while_writing(tmp_path / "a.pt")
+    monkeypatch.setattr(fcntl, "flock", fail)
+    write_atomically(tmp_path / "a.pt", lambda file: file.write(b"new"))
+    remove_strays(tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").read_bytes() == b"new" and stray.exists()
 
 
 def test_new_content_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms.functional import normalize
 
+from data import device
 from data.__main__ import Limits, main, prepare
 from data.commandline import BadInput, Refused, run
 from data.files import read_tensors, write_tensors
@@ -164,10 +166,13 @@ def test_other_colour_modes_become_rgb(folder, mode):
     assert (image_set.train_images == rgb(path)).flatten(1).all(1).sum() == 1
 
 
-def test_files_that_are_no_images_are_passed_over(folder):
-    (folder / "train" / "ant" / "notes.txt").write_text("not an image")
+def test_files_that_are_no_images_are_skipped(folder, capsys):
+    notes = folder / "train" / "ant" / "notes.txt"
+    notes.write_text("not an image")
     draw(folder / "train" / "bee" / "upper.BMP")
     assert prepare("folder", folder, "set").train_labels.bincount().tolist() == [3, 4]
+    said = f"{folder / 'train'}: 1 files with names not of images are skipped, such as {notes}\n"
+    assert capsys.readouterr().out == said
 
 
 # Broken originals: the message names the place
@@ -665,8 +670,37 @@ def test_stopped_while_writing_leaves_nothing(folder, tmp_path, monkeypatch, fai
 
     monkeypatch.setattr(os, "replace", stop)
     with pytest.raises(raised):
-        main(["folder", "--source", str(folder), "--out", str(tmp_path / "sets" / "insects.pt")])
-    assert list((tmp_path / "sets").iterdir()) == []
+        main(["folder", "--source", str(folder), "--out", str(tmp_path / "my" / "sets" / "insects.pt")])
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_another_process_made_meanwhile_stays(folder, tmp_path, monkeypatch):
+    out = tmp_path / "insects.pt"
+
+    def meanwhile(*arguments):
+        out.write_text("of the other process")
+        return prepare(*arguments)
+
+    monkeypatch.setattr("data.__main__.prepare", meanwhile)
+    with pytest.raises(Refused, match=f"{out} was made meanwhile by another process"):
+        main(["folder", "--source", str(folder), "--out", str(out)])
+    assert out.read_text() == "of the other process"
+
+
+def test_the_next_start_removes_what_a_kill_left(folder, tmp_path):
+    out = tmp_path / "sets" / "insects.pt"
+    source = ["folder", "--source", str(folder)]
+    process = os.fork()
+    if process == 0:
+        try:
+            os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            main([*source, "--out", str(out)])
+        finally:
+            os._exit(1)
+    os.waitpid(process, 0)
+    assert [file.name for file in out.parent.iterdir()] == [f".insects.pt.{process}.tmp"]
+    main([*source, "--out", str(out.with_name("other.pt"))])
+    assert [file.name for file in out.parent.iterdir()] == ["other.pt"]
 
 
 def test_stopped_while_reading_leaves_nothing(folder, tmp_path):
@@ -722,7 +756,13 @@ def overwritten_with_text(path):
     path.write_text("this is not a tensor file")
 
 
-def flipped_pixel_bit(path):
+def flipped_pixel_bit(path):  # as an attacker would, with checksums made anew
+    content = read_tensors(path, "")[0]
+    content["test_images"][0, 0, 0, 0] ^= 1
+    write_tensors(path, content)
+
+
+def flipped_bit_of_the_file(path):
     content = bytearray(path.read_bytes())
     pixels = load_image_set(path).test_images.numpy().tobytes()
     content[content.index(pixels) + 7] ^= 1
@@ -745,14 +785,23 @@ def changed(**values):
 
 
 @pytest.mark.parametrize(
+    "damage", [cut_in_half, emptied, overwritten_with_text, flipped_bit_of_the_file, list_content]
+)
+def test_no_file_of_tensors(saved, damage):
+    _, path = saved
+    damage(path)
+    with pytest.raises(BadInput, match=f"^{path}: is damaged or no file .*; prepare one with: python -m data "):
+        load_image_set(path)
+
+
+NOTHING = torch.zeros(0, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
     "damage, message",
     [
-        (cut_in_half, "is damaged or no file of this program \\(BadZipFile\\)"),
-        (emptied, "is damaged or no file of this program \\(BadZipFile\\)"),
-        (overwritten_with_text, "is damaged or no file of this program \\(BadZipFile\\)"),
-        (flipped_pixel_bit, "does not match its checksum"),
+        (flipped_pixel_bit, "do not match its digest"),
         (other_content, "it holds step, and lacks classes, digest, "),
-        (list_content, "it holds no dictionary"),
         (changed(future=1), "it also holds future"),
         (changed(validation_labels=torch.zeros(1, dtype=torch.int64)), "validation images or their labels alone"),
         (changed(mean=(0.5, 0.5, 0.5)), "do not match its digest"),
@@ -764,6 +813,29 @@ def changed(**values):
         (changed(test_labels=torch.full((4,), 2)), "labels go from 2 to 2"),
         (changed(test_labels=torch.full((4,), -1)), "labels go from -1 to -1"),
         (changed(digest="0"), "do not match its digest"),
+        (changed(digest=None), "do not match its digest"),
+        (changed(train_images=None), "train images or labels are no tensors"),
+        (changed(test_labels=[0, 0, 1, 1]), "test images or labels are no tensors"),
+        (changed(test_images=torch.tensor(0, dtype=torch.uint8)), "shape"),
+        (changed(train_images=torch.tensor(0, dtype=torch.uint8)), "shape"),
+        (changed(train_images=torch.zeros(6, 3, 0, 0, dtype=torch.uint8)), "shape"),
+        (changed(train_images=NOTHING, train_labels=NOTHING.long()), "shape"),
+        (changed(test_labels=torch.zeros(4, 1, dtype=torch.int64)), "shape"),
+        (changed(validation_images=NOTHING, validation_labels=NOTHING.long()), "validation images have the shape"),
+        (changed(validation_images=NOTHING, validation_labels=0), "validation images or labels are no tensors"),
+        (changed(classes=2), "no plain texts"),
+        (changed(classes=()), "no plain texts"),
+        (changed(classes=("ant", 2)), "no plain texts"),
+        (changed(classes=("ant", "\x1b[2J")), "no plain texts"),
+        (changed(classes=("ant", "caf\udce9")), "no plain texts"),
+        (changed(classes=("ant", "b" * 256)), "no plain texts"),
+        (changed(name=None), "no plain texts"),
+        (changed(made_from=None), "what it was made from is a NoneType"),
+        (changed(mean=0.5), "its mean is not three numbers"),
+        (changed(mean=(0.5, 0.5)), "its mean is not three numbers"),
+        (changed(std=("1", 1.0, 1.0)), "its std is not three numbers"),
+        (changed(std=(1.0, 0.0, 1.0)), "its std is 1.0, 0.0, 1.0"),
+        (changed(mean=(0.5, float("nan"), 0.5)), "its mean is 0.5, nan, 0.5"),
     ],
 )
 def test_damaged_file(saved, damage, message):
@@ -780,6 +852,24 @@ def test_damaged_file(saved, damage, message):
 def test_a_folder_of_images_is_told_how_it_is_prepared(folder):
     with pytest.raises(BadInput, match=f"{folder} is a folder, .*python -m data folder --source {folder} --out"):
         load_image_set(folder)
+
+
+def test_what_becomes_of_the_file_changes_no_set_that_is_loaded(saved):
+    image_set, path = saved
+    loaded = load_image_set(path)
+    with open(path, "r+b") as file:
+        file.write(bytes(path.stat().st_size))  # in place, as no rename does
+        file.truncate(0)
+    for field in dataclasses.fields(ImageSet):
+        before, after = getattr(image_set, field.name), getattr(loaded, field.name)
+        assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
+
+
+def test_a_set_larger_than_the_memory_is_not_read(saved, monkeypatch):
+    _, path = saved
+    monkeypatch.setattr(device, "free_memory", lambda _: path.stat().st_size - 1)
+    with pytest.raises(BadInput, match=f"{path} takes 0.0 GiB of memory, of which 0.0 GiB are free; stop other"):
+        load_image_set(path)
 
 
 def test_files_from_before_there_was_a_choice_are_read(saved):

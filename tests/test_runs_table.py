@@ -241,6 +241,14 @@ def test_the_split_that_runs_report_on_is_named(tmp_path, splits, heading, colum
     assert [found["test_accuracy"] for found in rows] == [0.5, 0.5]
 
 
+def test_names_that_are_not_utf8_are_written_as_they_are(tmp_path, monkeypatch):
+    write_run(tmp_path / "runs" / "caf\udce9", "pretrain", [{"lrs": [5.0], "seed": 1}], IMAGES)
+    command(monkeypatch, "runs", tmp_path / "runs", "--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
+    assert b"\ncaf\xe9,pretrain," in (tmp_path / "a.csv").read_bytes()
+    [found] = json.loads((tmp_path / "a.json").read_text())["runs"]
+    assert found["run"] == "caf\udce9"
+
+
 def test_a_folder_without_runs_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="holds no run folders"):
         table(tmp_path)

@@ -142,7 +142,7 @@ def add_small_print(figure, numbers):
         part for line in small_print(numbers) for part in textwrap.wrap(line, int(width * CHARACTERS_PER_INCH))
     ]
     style = {"va": "top", "fontsize": SMALL_PRINT_SIZE, "linespacing": 1.2, "color": "0.35"}
-    figure.text(0.1 / width, 0, "\n".join(lines), **style)
+    figure.text(0.1 / width, 0, "\n".join(lines), parse_math=False, **style)  # names may hold any characters
     figure.draw_without_rendering()  # so that everything has its place, which savefig of more would move
     figure.set_layout_engine("none")
     for legend in figure.legends:

@@ -217,7 +217,7 @@ def draw_rows(draw, height, numbers):
     )
     for part, row, title in zip(np.atleast_1d(figure.subfigures(len(rows), 1)), rows, row_titles(rows)):
         draw(row | shared, part)
-        part.suptitle(title, fontsize=9)
+        part.suptitle(title, fontsize=9, parse_math=False)  # names may hold any characters
     return figure
 
 

@@ -294,4 +294,5 @@ def write_csv(path, rows):
     for row in rows:
         lrs = " ".join(map(repr, row["lrs"] or []))
         writer.writerow(row | {"lrs": lrs, "notes": "; ".join(row["notes"])})
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    # Names of folders that are not UTF-8 are written as they are.
+    write_atomically(path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
