@@ -30,7 +30,7 @@ from data.commandline import (
     save_requested,
     say,
 )
-from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
+from data.device import BF16, FP32, TF32, add_device_argument, device_of, require_memory, use_precision
 from data.files import as_written
 from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name, step_name
 from data.seeds import generator, init_seed, seed_of
@@ -42,6 +42,7 @@ from models.evaluator import Evaluator, loss_and_correct
 
 # Arguments of train.py, as the paper does not publish them of its practical ResNet.
 OPTIMIZER_OPTIONS = {"momentum": fraction, "weight_decay": non_negative_float}
+COPIES = 4  # of all weights, at least, while they are trained and written: the parts of the network, gradients, a checkpoint
 STEPS_HELP = (
     "length of the run: epochs of an image set, iterations for ticks; a run that is there goes on to a larger one"
 )
@@ -605,7 +606,7 @@ def describe_images(args, device):
         "augment": args.augment or network.augment,
         "report": report,
     }
-    refuse_unfit_shape(args.model, network, settings)
+    refuse_unfit_shape(args.model, network, settings, device)
     members = [{"lrs": args.lr, "seed": args.seed[0]}]
     samples = {"train": len(image_set.train_labels), "test": len(image_set.test_labels)}
     config = describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
@@ -644,15 +645,19 @@ def refuse_unknown(network, asked, known):
         raise BadInput(f"--{unknown[0].replace('_', '-')}: is not for {network}; leave it out")
 
 
-def refuse_unfit_shape(name, network, settings):
-    """Raise BadInput where a network of such settings cannot be built."""
+def refuse_unfit_shape(name, network, settings, device):
+    """Raise BadInput where a network of such settings cannot be built, or does not fit into the device's memory."""
+    fix = f"give others (--width, {', '.join(f'--{n}' for n in shape_names())})"
     try:
         with torch.device("meta"):  # without its numbers
-            network.build(settings["width"], settings["classes"], **settings["shape"])
+            built = network.build(settings["width"], settings["classes"], **settings["shape"])
     except ValueError as error:
-        raise BadInput(
-            f"{name}: {error}; give others (--width, {', '.join(f'--{n}' for n in shape_names())})"
-        ) from None
+        raise BadInput(f"{name}: {error}; {fix}") from None
+    except (RuntimeError, OverflowError, TypeError):  # numbers of parameters that no 64 bits hold
+        raise BadInput(f"{name}: is far too large; {fix}") from None
+    parameters = sum(parameter.numel() for parameter in built.parameters())
+    needed = COPIES * torch.float32.itemsize * parameters
+    require_memory(needed, f"{name}: a network of {parameters:,} parameters", fix, device)
 
 
 def refuse_single_images(settings, side, count):

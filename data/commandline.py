@@ -131,6 +131,9 @@ def suggestion(name, names):
     return f"; did you mean {close[0]}?" if close else ""
 
 
+LARGEST = 10**15  # whole number: products of such with small ones are still exact in the floats of JSON's readers
+
+
 def positive_float(text):
     """A finite number above 0, for argparse."""
     return _number(text, float, lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
@@ -148,12 +151,12 @@ def fraction(text):
 
 def positive_int(text):
     """A whole number above 0, for argparse."""
-    return _number(text, int, lambda value: value > 0, "a whole number above 0")
+    return _number(text, int, lambda value: 0 < value <= LARGEST, f"a whole number from 1 to {LARGEST}")
 
 
 def natural(text):
     """A whole number of at least 0, for argparse."""
-    return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+    return _number(text, int, lambda value: 0 <= value <= LARGEST, f"a whole number from 0 to {LARGEST}")
 
 
 def _number(text, kind, is_allowed, description):

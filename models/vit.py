@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from models.dropout import Dropout
 
 DROPOUT = 0.1
+DEEPEST = 1000  # blocks: each takes time to build, even without its numbers
 
 
 def shifted_copies(images):
@@ -82,6 +83,8 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patches of {patch} pixels do not fill images of {side}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
+        if depth > DEEPEST:
+            raise ValueError(f"{depth} blocks are more than {DEEPEST}")
         super().__init__()
         self.patch, inputs, tokens = patch, 15 * patch**2, (side // patch) ** 2 + 1
         self.to_tokens = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width))
