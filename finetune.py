@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
-from data.runs import describe_child, finished_runs, refuse_others, step_to_begin_at
+from data.open_run import describe_child, finished_runs, refuse_others, step_to_begin_at
 from train import (
     STEPS_HELP,
     add_continuing_arguments,

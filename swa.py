@@ -16,7 +16,8 @@ import torch
 
 from data.commandline import BadInput, Parser, Refused, natural, positive_int, run
 from data.device import device_of
-from data.runs import Run, describe_child, finished_runs, is_run, refuse_others, step_to_begin_at
+from data.open_run import describe_child, finished_runs, refuse_others, step_to_begin_at
+from data.runs import Run, is_run
 from models.solutions import refuse_unlike
 from train import add_continuing_arguments, complete_run, network_of, place_of, train
 

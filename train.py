@@ -32,7 +32,8 @@ from data.commandline import (
 )
 from data.device import BF16, FP32, TF32, add_device_argument, device_of, require_memory, use_precision
 from data.files import as_written
-from data.runs import FORMAT, RUNNING, SERIES, OpenRun, is_run, loss_name, step_name
+from data.open_run import OpenRun
+from data.runs import FORMAT, RUNNING, SERIES, is_run, loss_name, step_name
 from data.seeds import generator, init_seed, seed_of
 from models import dropout, mlp, optimizers, sphere
 from models.batchnorm import REESTIMATION_BATCH, batch_norms, leaves_one

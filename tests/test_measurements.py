@@ -27,7 +27,8 @@ from data.analysis.study import Study
 from data.commandline import BadInput, Progress, Refused
 from data.files import write_json
 from data.images import load_image_set, save_image_set
-from data.runs import Run, bands_name, geometry_name, hold, low_ends_name, release, sharpness_name
+from data.locks import hold, release
+from data.runs import Run, bands_name, geometry_name, low_ends_name, sharpness_name
 from models.evaluator import Evaluator
 
 PLRS, FLRS, LEVEL = ("1e-3", "1e-1"), ("1e-4", "5e-3"), 3.0

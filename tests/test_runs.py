@@ -25,7 +25,9 @@ from data import commandline
 from data.commandline import BadInput, Refused, run
 from data.files import read_tensors, write_json, write_tensors
 from data.images import load_image_set, save_image_set
-from data.runs import SERIES, OpenRun, Run, find_runs, hold, loss_name, release
+from data.locks import hold, release
+from data.open_run import OpenRun
+from data.runs import SERIES, Run, find_runs, loss_name
 from models.evaluator import Evaluator
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ import pytest
 from test_runs import TICKS, call, contents, strict_json, survives
 
 import train
-from data import runs
+from data import locks, open_run
 from data.runs import Run
 
 ROOT = Path(__file__).parent.parent
@@ -114,8 +114,8 @@ def test_a_network_that_cannot_be_built_leaves_nothing(tmp_path, monkeypatch):
 def test_a_resume_in_other_conditions_is_said_and_recorded(tmp_path, monkeypatch, capsys):
     """Another number of threads, processor or version may round otherwise; the same conditions are not worth a word."""
     command = ["train", *SHORT, "--checkpoint-seconds", 0, "--out", tmp_path / "run"]
-    original, conditions = runs.describe_execution, {}
-    monkeypatch.setattr(runs, "describe_execution", lambda device: original(device) | conditions)
+    original, conditions = open_run.describe_execution, {}
+    monkeypatch.setattr(open_run, "describe_execution", lambda device: original(device) | conditions)
     for writes, changed in ((3, {}), (3, {"processor": "none known"}), (1, {"device": "an abacus"})):
         conditions.update(changed)
         capsys.readouterr()
@@ -135,11 +135,11 @@ def test_a_resume_in_other_conditions_is_said_and_recorded(tmp_path, monkeypatch
 
 
 def test_a_folder_is_held_after_its_lock_was_removed(tmp_path):
-    held = runs.hold(tmp_path)
-    assert runs.is_held(tmp_path)
+    held = locks.hold(tmp_path)
+    assert locks.is_held(tmp_path)
     (tmp_path / "lock").unlink()
-    assert runs.is_held(tmp_path)
+    assert locks.is_held(tmp_path)
     assert call("train", *SHORT, "--out", tmp_path) == 3
-    runs.release(held)
-    assert not runs.is_held(tmp_path)
+    locks.release(held)
+    assert not locks.is_held(tmp_path)
     assert call("train", *SHORT, "--out", tmp_path) == 0

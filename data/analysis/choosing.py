@@ -5,7 +5,8 @@ import shlex
 from fnmatch import fnmatchcase
 
 from data.commandline import BadInput, counted
-from data.runs import RUNNING, Run, is_held, run_paths
+from data.locks import is_held
+from data.runs import RUNNING, Run, run_paths
 
 MOST_NAMED = 8  # runs that a message names
 

@@ -23,7 +23,8 @@ from data.analysis.study import LENGTHS
 from data.commandline import BadInput, counted, lr_name
 from data.files import write_atomically
 from data.images import TEST, reported_split
-from data.runs import Run, is_held
+from data.locks import is_held
+from data.runs import Run
 
 KEPT = ("log_every", "keep", "keep_loss")  # settings in which runs of a stage may well differ
 ONCE = {"band-images"}  # measurements of one run alone
