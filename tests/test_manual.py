@@ -9,7 +9,7 @@ from data.analysis.claims import CLAIMS
 from data.analysis.criteria import KINDS
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "data/analysis/README.md"]
+PAGES = ["README.md", "data/analysis/README.md", "tests/README.md"]
 ABOUT = {
     "all networks": {*KINDS},
     "on images": {*KINDS} - {"ticks"},
@@ -44,3 +44,13 @@ def test_links_lead_somewhere(page):
             target = (ROOT / page).parent / path
             assert target.exists(), link
             assert not anchor or anchor in anchors(target), link
+
+
+def test_promises_are_shown_by_tests_that_exist():
+    rows = re.findall(r"^\| [^|]+ \| (`test_.+) \|$", (ROOT / "tests/README.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) > 20
+    for row in rows:
+        file = None
+        for named in re.findall(r"`(test_[\w.:]+)`", row):
+            file, _, name = named.rpartition("::") if "::" in named else (file, "", named)
+            assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
