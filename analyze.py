@@ -32,6 +32,7 @@ import models
 from data import bands, images, ticks
 from data.analysis.choosing import add_choice_arguments, chosen_runs
 from data.analysis.commands import add_folder_arguments, add_reading_commands, study_of
+from data.analysis.lengths import Lengths
 from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW
 from data.commandline import (
     BadInput,
@@ -375,7 +376,8 @@ def at_least_two(text):
 
 def features_command(args):
     every_run = chosen_runs(args.folder, args.only_runs, args.exclude)
-    runs = [run for run in every_run if run.complete and run.network["task"] == "ticks"]
+    compared = Lengths([run for run in every_run if run.network["task"] == "ticks"]).at_length.values()
+    runs = [run for run in compared if run]
     if not runs:
         raise BadInput(f"{args.folder}: holds no complete runs on ticks")
     sets = [ticks.single_feature_set(feature) for feature in range(ticks.FEATURES)]

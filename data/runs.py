@@ -36,7 +36,7 @@ RUNNING, COMPLETE = "running", "complete"
 IDENTITY = ("stage", "settings", "members", "parent")
 GROWING = ("steps", "keep", "windows")  # the settings that a longer run has more of
 MEASURED_AT_THE_END = ("features", "geometry-*", "bands-*", "low-ends-*", "norms", "sharpness-checkpoint")
-METRICS_OF_THE_END = ("swa", "reestimated")  # of a run, which may grow, as the measurements before
+METRICS_OF_THE_END = ("reestimated",)  # of a run, which may grow, as the measurements before
 FORMAT = 2  # of run folders; those of format 1 do not say it, nor what is filled in for them here
 # What runs had, and image runs in particular, that were made before there was a choice.
 EARLIER_SETTINGS = {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
@@ -264,6 +264,8 @@ class Run:
             parent, other = self.config["parent"], config["parent"]
             if parent and other and parent["run"] == other["run"] and parent["step"] != other["step"]:
                 fix = f"--from-step {parent['step']} goes on with it; or name another folder, or remove this one"
+            elif not self.complete and 0 < asked["settings"]["steps"] < self.trained_to:
+                fix = f"it has been trained to {self.trained_to}: that, or more, can be its length; or name another folder"
             raise Refused(f"{self.path}: was made with other settings ({'; '.join(differences)}); {fix}")
         return settings
 

@@ -142,7 +142,7 @@ def test_runs_whose_parent_is_gone_are_said_and_do_not_count(tmp_path, capsys, m
     assert [run.path.name for run in found.without_parent] == ["5", "5-"]
     assert len(found.runs) == 20 and found.flrs() == [1e-5, 1e-4]
     command(monkeypatch, "claims", tmp_path)
-    line = "the runs that these continue are not here, so they are skipped: finetune/5, finetune/5-"
+    line = "the runs that these continue are not here, or excluded, so they are skipped: finetune/5, finetune/5-"
     assert capsys.readouterr().out.splitlines()[0] == f"{tmp_path}: {line}"
 
 

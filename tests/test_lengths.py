@@ -2,15 +2,18 @@
 """Runs that were made longer: what they are compared as, and how a command that went wrong is put right."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from test_growing import LENGTHS, assert_same_tensors, averages, origin, pretrain  # noqa: F401
 from test_runs import call, contents, one_line, strict_json, survives
 
+import analyze
 from data.analysis.figures import figure_numbers, learning_curve_numbers
 from data.analysis.runs_table import table
-from data.analysis.study import Study, final
+from data.analysis.study import Study, final, of_average
+from data.commandline import BadInput
 from data.runs import Run
 
 SHORT, LONG = LENGTHS["images"]
@@ -167,3 +170,36 @@ def test_a_run_that_diverged_is_continued_from_its_last_step(origin, tmp_path):
         assert call(script, tmp_path / "run", *more, "--from-step", 6, "--out", tmp_path / script) == 0
         [child] = (tmp_path / script).iterdir()
         assert Run(child).config["parent"]["step"] == last
+
+
+def test_features_are_those_of_runs_as_they_are_compared(origin, tmp_path, capsys):
+    short, long = LENGTHS["ticks"]
+    parent = shutil.copytree(origin / "ticks", tmp_path / "ticks")
+    assert call("finetune", parent, "--lr", 1e-4, "--steps", 2, "--out", tmp_path / "finetune") == 0
+    assert call(*pretrain("ticks", origin, parent, long)) == 0
+    for _ in range(2):
+        analyze.features_command(SimpleNamespace(folder=tmp_path, only_runs=(), exclude=()))
+    assert strict_json(parent / "features.json")["end"] == short
+    assert "features: all 2 runs are measured" in capsys.readouterr().out
+
+
+def test_averages_are_there_while_more_windows_are_added(sweep):
+    swa = ["swa", *(sweep / f"plr{lr}" for lr in PLRS), "--anchor", "start", "--checkpoint-seconds", 0]
+    before = Study(sweep).by_plr("swa", of_average(2))
+    assert not survives([*swa, "--windows", 2, 6, "--out", sweep / "swa"], writes=8)
+    assert not Run(sweep / "swa/plr0.001").complete
+    assert Study(sweep).by_plr("swa", of_average(2)) == before and len(before) == 2
+
+
+def test_of_children_that_do_not_go_together_the_odd_one_is_named(sweep, origin):
+    assert call(*pretrain_at(PLRS[0], origin, sweep, LONG)) == 0
+    assert call("finetune", sweep / "plr0.001", "--lr", 1e-6, "--steps", 2, "--out", sweep / "odd") == 0
+    with pytest.raises(BadInput, match=f"odd/plr0.001-flr1e-6 has first step {LONG}, and the 2 others"):
+        Study(sweep)
+    assert len(Study(sweep, (), ["odd/*"]).runs) == 6
+
+
+def test_fine_tuning_that_is_continued_itself_is_not_missing(sweep):
+    child = sweep / "finetune/plr0.001-flr1e-5"
+    assert call("finetune", child, "--lr", 1e-4, "--steps", 2, "--out", sweep / "second") == 0
+    assert not [note for row in table(sweep) for note in row["notes"] if "not continued" in note]

@@ -25,8 +25,8 @@ class Lengths:
     """The runs in a folder at the lengths that they are compared at.
 
     at_length: {run: the same one at that length, or None where it is not complete}.
-    begins, averaged: {kind: steps at which its runs are fine-tuned, or are complete for SWA}; more than one where children
-    do not go together.
+    begins, averaged: {kind: Counter of the steps at which its runs are fine-tuned, or are complete for SWA}; more than one
+    step where children do not go together.
     """
 
     def __init__(self, runs):
@@ -43,14 +43,14 @@ class Lengths:
         """The length at which runs of a kind are compared; None where each has its own."""
         if kind[0] not in ("pretrain", "finetune"):
             return None
-        ends = self.begins.get(kind) or self.averaged.get(kind)
-        if ends:
-            return min(ends) if len(ends) == 1 else None
-        counts = Counter(length for run in runs for length in run.lengths)
+        counts = self.begins.get(kind) or self.averaged.get(kind)
+        counts = counts or Counter(length for run in runs for length in run.lengths)
         return max(counts, key=lambda length: (counts[length], length)) if counts else None
 
     def at(self, run, length):
         """A run at a length, if it has been complete at it or kept its weights; as it is, if that is complete; or None."""
+        if not run.complete and "swa" in run.metrics:
+            return before_more_windows(run)
         if length is None or run.settings["steps"] <= length:
             return run if run.complete else None
         if length in run.lengths or (
@@ -73,7 +73,7 @@ class Lengths:
             names = named(f"{relative(run.path, folder)} ({progress_of(run)})" for run in runs)
             lines.append(f"{folder}: compared as they were at {runs[0].unit} {length}, {why}: {names}")
         for kind, ends in self.averaged.items():
-            if ends != self.begins.get(kind, ends):
+            if {*ends} != {*self.begins.get(kind, ends)}:
                 steps = [" and ".join(map(str, sorted(of_stage))) for of_stage in (ends, self.begins[kind])]
                 lines.append(
                     f"{folder}: SWA is of runs of length {steps[0]}, and fine-tuning of length {steps[1]}"
@@ -81,8 +81,16 @@ class Lengths:
         return lines
 
 
+def before_more_windows(run):
+    """An SWA run to which windows are being added, as it was before."""
+    windows = run.metrics["swa"]["window"]
+    run = run.until((max(windows) - 1) * run.settings["spacing"])
+    run.settings = run.settings | {"windows": windows}
+    return run
+
+
 def ends_for_children(runs, stage):
-    """{kind of runs: their lengths for the runs of a stage that continue them}, without those that had diverged by then.
+    """{kind of runs: Counter of their lengths for runs of a stage that continue them}, without those that had diverged then.
 
     Fine-tuning begins at the end, and SWA begins or ends there.
     """
@@ -93,7 +101,7 @@ def ends_for_children(runs, stage):
             step = run.config["parent"]["step"]
             if not had_diverged(parent, step):
                 at_end = run.settings.get("anchor") == "end"
-                ends.setdefault(kind_of(parent), set()).add(step + (run.settings["steps"] if at_end else 0))
+                ends.setdefault(kind_of(parent), Counter())[step + (run.settings["steps"] if at_end else 0)] += 1
     return ends
 
 

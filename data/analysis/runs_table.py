@@ -181,7 +181,9 @@ class Surroundings:
 
     def note_on_next_stages(self, run):
         """The stages that continue other pre-trainings and not this one."""
-        missing = set().union(*self.next_stages.values()) - self.next_stages.get(run.path.resolve(), set())
+        expected = set().union(*(stages for _, stages in self.next_stages.values()))
+        there, _ = self.next_stages.get(run.path.resolve(), (set(), set()))
+        missing = expected - there
         flrs = sorted(flr for stage, flr in missing if stage == "finetune")
         titles = [
             *([title("finetune", *flrs)] if flrs else []),
@@ -191,16 +193,18 @@ class Surroundings:
 
 
 def next_stages(runs):
-    """{pre-training's folder: {("finetune", FLR) and ("swa", None) that continue it}}, without second stages."""
+    """{pre-training's folder: (what continues it, the same without second stages)}: {("finetune", FLR), ("swa", None)}."""
     goes_on = {run.parent_path for run in runs if run.config["stage"] == "finetune" and is_further(run)}
     paths, found = {run.path.resolve() for run in runs}, {}
     for run in runs:
-        if run.parent_path in paths and run.path.resolve() not in goes_on:
+        if run.parent_path in paths:
+            every, last = found.setdefault(run.parent_path, (set(), set()))
             for _, *later in (member["lrs"] for member in run.members):
-                if stage_of(run) == "finetune" and len(later) == 1:
-                    found.setdefault(run.parent_path, set()).add(("finetune", *later))
-                if stage_of(run) == "swa" and not later:
-                    found.setdefault(run.parent_path, set()).add(("swa", None))
+                if (stage_of(run), len(later)) in (("finetune", 1), ("swa", 0)):
+                    stage = (stage_of(run), *(later or [None]))
+                    every.add(stage)
+                    if run.path.resolve() not in goes_on:
+                        last.add(stage)
     return found
 
 

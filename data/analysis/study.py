@@ -90,7 +90,9 @@ class Study:
         lines = incomplete_lines(self.folder, self.incomplete)
         if self.without_parent:
             names = named(relative(run.path, self.folder) for run in self.without_parent)
-            lines.append(f"{self.folder}: the runs that these continue are not here, so they are skipped: {names}")
+            lines.append(
+                f"{self.folder}: the runs that these continue are not here, or excluded, so they are skipped: {names}"
+            )
         return lines + self.lengths.lines(self.folder)
 
     def pairing_lines(self):
