@@ -123,17 +123,28 @@ def label_narrow_range(axis, limits, text=lambda number: f"{number:g}"):
     axis.set_major_formatter(ticker.FuncFormatter(lambda number, _: text(number)))
 
 
+MARGINS = 1.3  # how much wider axes are with the margins at their sides, below which a legend may reach
+
+
 def legend_below(axes, columns=3):
-    """A legend outside the axes, so that it hides no data."""
+    """A legend outside the axes, so that it hides no data, in as many columns as there is room for, and no more."""
+    _, labels = axes.get_legend_handles_labels()
+    columns = min(columns, fitting_columns(axes, labels, MARGINS))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
 
 
 def shared_legend(figure, axes):
     """The legend of one of its axes, below a whole figure, in as many columns as there is room for."""
     handles, labels = axes.get_legend_handles_labels()
-    width = figure.bbox.width / figure.dpi_scale_trans.to_values()[0]  # in inches, of a part of a figure, too
-    columns = int(width / max(0.6 + 0.055 * written_length(label) for label in labels))
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(columns, len(labels))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=fitting_columns(figure, labels))
+
+
+def fitting_columns(place, labels, wider=1):
+    """How many columns of a legend with these labels fit below axes, a figure, or a part of one, or what is wider."""
+    figure = place if hasattr(place, "dpi_scale_trans") else place.figure
+    width = wider * place.bbox.width / figure.dpi_scale_trans.to_values()[0]  # in inches
+    columns = int(width / max((0.6 + 0.055 * written_length(label) for label in labels), default=width))
+    return max(1, min(columns, len(labels)))
 
 
 def written_length(label):
