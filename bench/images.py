@@ -388,7 +388,7 @@ def network_arguments(parser):
     network = models.NETWORKS[args.model]
     args.augment = args.augment or network.augment
     args.shape = train.shape_of(args, network, args.side)
-    train.refuse_unfit_shape(args.model, network, vars(args))
+    train.refuse_unfit_shape(args.model, network, vars(args), device_of(args.device))
     return args
 
 

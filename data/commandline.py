@@ -151,12 +151,14 @@ def fraction(text):
 
 def positive_int(text):
     """A whole number above 0, for argparse."""
-    return _number(text, int, lambda value: 0 < value <= LARGEST, f"a whole number from 1 to {LARGEST}")
+    return _number(text, int, lambda value: 0 < value <= LARGEST, f"a whole number above 0, at most {LARGEST}")
 
 
 def natural(text):
     """A whole number of at least 0, for argparse."""
-    return _number(text, int, lambda value: 0 <= value <= LARGEST, f"a whole number from 0 to {LARGEST}")
+    return _number(
+        text, int, lambda value: 0 <= value <= LARGEST, f"a whole number of at least 0, at most {LARGEST}"
+    )
 
 
 def _number(text, kind, is_allowed, description):

@@ -449,3 +449,17 @@ def test_learning_curves_are_drawn_and_drawn_again(tmp_path, monkeypatch):
     colors = [to_hex(axes.lines[0].get_color()) for axes in (loss, accuracy, *others)]
     assert len(set(colors)) == 1 and to_hex(loss.lines[1].get_color()) != colors[0]
     assert loss.get_title() == "Pre-training" and scale.get_ylim() == pytest.approx((1e-3, 1e-1))
+
+
+def test_figure_1_has_no_deviations_of_a_single_epoch(study):
+    """Those of many are over the last tenth; of a run of nine epochs that is one, whatever other runs there are."""
+    numbers = read_again(figure_numbers(1, [Study(study)]))
+    assert all(std is not None for std in numbers["pretrain"]["std"]) and numbers["deviations"]
+    for path in (study / "pretrain").rglob("metrics.json"):
+        path.write_text(json.dumps(metrics_until(json.loads(path.read_text()), 9)))
+    for path in (study / "pretrain").rglob("config.json"):
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"settings": config["settings"] | {"steps": 9}}))
+    numbers = read_again(figure_numbers(1, [Study(study)]))
+    assert set(numbers["pretrain"]["std"]) == {None} and numbers["deviations"] is None
+    assert "standard deviation" not in " ".join(captions.small_print(numbers))

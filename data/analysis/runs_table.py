@@ -163,7 +163,7 @@ class Surroundings:
         """What is odd about a run: settings unlike most, a parent that is gone, stages and measurements that others have."""
         most = self.most | self.most_of_kind[kind_of(run)]
         notes = [
-            f"{name} {run.settings.get(name)}, of most {of_most}"
+            f"{name.replace('_', ' ')} {run.settings.get(name)}, of most {of_most}"
             for name, of_most in sorted(most.items())
             if str(run.settings.get(name)) != of_most
         ]

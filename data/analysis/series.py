@@ -55,17 +55,24 @@ def quartiles(values_by_plr):
 
 
 def regime_numbers(study):
-    """Figure 1: test accuracy over the last tenth of pre-training; mean and std (population) over epochs (and runs)."""
+    """Figure 1: test accuracy over the last tenth of pre-training; mean and std (population) over epochs (and runs).
+
+    There is no std where a run has a single logged epoch in that tenth.
+    """
     values = study.by_plr("pretrain", late_values("test_accuracy"), every_seed=True)
     pooled = {plr: np.concatenate(of_runs) for plr, of_runs in values.items()}
     pooled = {plr: of_plr[np.isfinite(of_plr)] for plr, of_plr in pooled.items()}
     regimes = measure_regimes(study) | {"b2AB": None}  # which pre-training alone does not show
+    found, shortest = mean_and_std(pooled, ddof=0), [min(map(len, of_runs)) for of_runs in values.values()]
+    found["std"] = [std if epochs > 1 else None for std, epochs in zip(found["std"], shortest)]
     return {
         "regimes": regimes,
-        "pretrain": mean_and_std(pooled, ddof=0),
+        "pretrain": found,
         "n": "logged epochs times runs",
         "runs_per_point": fewest_and_most(map(len, values.values())),
-        "deviations": "over the last tenth of pre-training",
+        "deviations": "over the last tenth of pre-training"
+        if any(std is not None for std in found["std"])
+        else None,
     }
 
 
