@@ -60,13 +60,10 @@ def describe(parent, lr, args):
     path = Path(args.out) / f"{parent.path.name}-flr{lr_name(lr)}"
     step = step_to_begin_at(parent, parent.last_step if args.from_step is None else args.from_step)
     log_every = args.log_every or parent.settings["log_every"]
-    return (
-        parent,
-        path,
-        describe_child(
-            "finetune", parent, path, step, [lr], args.steps, log_every, args.data_file, args.keep_loss
-        ),
+    config = describe_child(
+        "finetune", parent, path, step, [lr], args.steps, log_every, args.data_file, args.keep_loss
     )
+    return parent, path, config
 
 
 if __name__ == "__main__":

@@ -59,9 +59,8 @@ class Parser(argparse.ArgumentParser):
     A preset holds arguments as one would type them in a shell, on any number of lines, `#` starting a comment.
     """
 
-    flags = (
-        set()
-    )  # of all parsers of the script, as those of subcommands report what they do not know to the first one
+    # Of all parsers of the script: those of subcommands report what they do not know to the first one.
+    flags = set()
 
     def __init__(self, description=None, example=None, **subparser_options):
         super().__init__(

@@ -62,7 +62,7 @@ EARLIER_NETWORK = {
 }
 RUN_AGAIN = "remove the folder and run again"
 # The arrays of metrics.json with an entry per logged step: `step` itself, and one number per member in the others.
-SERIES = ("step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+SERIES = ("step", *schema.SERIES)
 
 
 class Run:
@@ -70,6 +70,8 @@ class Run:
 
     Raises BadInput where the folder is not a run folder or its files cannot be read.
     """
+
+    end = "checkpoint"  # the name of the weights of its end
 
     def __init__(self, path):
         self.path = Path(path)
@@ -102,8 +104,6 @@ class Run:
         """Raise BadInput where there is a fault in a JSON file."""
         if fault:
             raise BadInput(f"{self.path / name}.json: {fault}; {fix}")
-
-    end = "checkpoint"  # the name of the weights of its end
 
     @property
     def complete(self):

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from models import batchnorm, sphere
-from models.solutions import refuse_unlike
+from models.solutions import refuse_other_solution, refuse_unlike
 
 
 def trained_parameters(network):
@@ -34,8 +34,7 @@ class Evaluator:
 
     def refuse_unfit(self, solution):
         """Raise ValueError where a solution is not of this network, by names, shapes and types."""
-        like = {"weights": self.weights, "buffers": self._untrained_state()}
-        refuse_unlike({name: solution[name] for name in like if name in solution}, like)
+        refuse_other_solution(solution, self.weights, self._untrained_state())
 
     def load(self, solution):
         """Put what solution() gave in place. Raises ValueError where it is not of this network."""

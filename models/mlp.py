@@ -25,7 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.compiled import compiled_or_plain
 from models.cudagraph import captured
-from models.solutions import refuse_unlike
+from models.solutions import refuse_other_solution
 
 WIDTH = 32
 WEIGHTS = 2 * WIDTH * WIDTH
@@ -47,8 +47,7 @@ def frozen_layer(random):
 
 def refuse_unfit(solution, members, groups):
     """Raise ValueError where a solution is not {"weights": [members, 2048], "buffers": {"frozen": [groups, 32]}}."""
-    like = {"weights": torch.empty(members, WEIGHTS), "buffers": {"frozen": torch.empty(groups, WIDTH)}}
-    refuse_unlike({name: solution[name] for name in like if name in solution}, like)
+    refuse_other_solution(solution, torch.empty(members, WEIGHTS), {"frozen": torch.empty(groups, WIDTH)})
 
 
 class MlpTrainer:

@@ -16,6 +16,12 @@ def refuse_unlike(found, like, where="it"):
         raise ValueError(f"{where} is {_described(found)}, not {_described(like)}")
 
 
+def refuse_other_solution(solution, weights, buffers):
+    """Raise ValueError where a solution, beside which a file may hold more, is not like these weights and buffers."""
+    like = {"weights": weights, "buffers": buffers}
+    refuse_unlike({name: solution[name] for name in like if name in solution}, like)
+
+
 def _described(value):
     if isinstance(value, torch.Tensor):
         return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")

@@ -157,7 +157,8 @@ class Surroundings:
                 self.measured.setdefault((kind_of(run), later_lrs(run)), set()).update(run.measured() - ONCE)
         lengths = set(LENGTHS) - {*KEPT}
         self.most_of_kind = {kind: most_common_settings(of_kind, lengths) for kind, of_kind in of_kinds.items()}
-        self.next_stages, self.at_length = next_stages(runs), Lengths(runs).at_length
+        self.next_stages, self.expected_stages = next_stages(runs)
+        self.at_length = Lengths(runs).at_length
 
     def notes_on(self, run):
         """What is odd about a run: settings unlike most, a parent that is gone, stages and measurements that others have."""
@@ -181,9 +182,7 @@ class Surroundings:
 
     def note_on_next_stages(self, run):
         """The stages that continue other pre-trainings and not this one."""
-        expected = set().union(*(stages for _, stages in self.next_stages.values()))
-        there, _ = self.next_stages.get(run.path.resolve(), (set(), set()))
-        missing = expected - there
+        missing = self.expected_stages - self.next_stages.get(run.path.resolve(), set())
         flrs = sorted(flr for stage, flr in missing if stage == "finetune")
         titles = [
             *([title("finetune", *flrs)] if flrs else []),
@@ -193,19 +192,18 @@ class Surroundings:
 
 
 def next_stages(runs):
-    """{pre-training's folder: (what continues it, the same without second stages)}: {("finetune", FLR), ("swa", None)}."""
+    """({pre-training's folder: what continues it, as ("finetune", FLR) or ("swa", None)}, all of these but second stages)."""
     goes_on = {run.parent_path for run in runs if run.config["stage"] == "finetune" and is_further(run)}
-    paths, found = {run.path.resolve() for run in runs}, {}
+    paths, found, expected = {run.path.resolve() for run in runs}, {}, set()
     for run in runs:
         if run.parent_path in paths:
-            every, last = found.setdefault(run.parent_path, (set(), set()))
             for _, *later in (member["lrs"] for member in run.members):
                 if (stage_of(run), len(later)) in (("finetune", 1), ("swa", 0)):
                     stage = (stage_of(run), *(later or [None]))
-                    every.add(stage)
+                    found.setdefault(run.parent_path, set()).add(stage)
                     if run.path.resolve() not in goes_on:
-                        last.add(stage)
-    return found
+                        expected.add(stage)
+    return found, expected
 
 
 def is_further(run):
