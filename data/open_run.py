@@ -225,8 +225,11 @@ class OpenRun(Run):
         return bool(differing)
 
     def save(self, metrics, checkpoint):
-        """Write metrics, then the checkpoint, which so never points past the metrics on disk."""
-        self.write_metrics(metrics)
+        """Write metrics until the checkpoint's step, then the checkpoint, which so never points past those on disk.
+
+        Of a step after it metrics hold a part, where an interrupt came while it was recorded.
+        """
+        self.write_metrics(metrics_until(metrics, checkpoint["step"]))
         write_tensors(self.path / "checkpoint.pt", checkpoint)
 
     def write_metrics(self, metrics):

@@ -143,3 +143,22 @@ def test_a_folder_is_held_after_its_lock_was_removed(tmp_path):
     locks.release(held)
     assert not locks.is_held(tmp_path)
     assert call("train", *SHORT, "--out", tmp_path) == 0
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_ctrl_c_while_a_step_is_recorded_leaves_whole_metrics(moment, expected, tmp_path, monkeypatch):
+    """Its number is there then, and not yet all that was measured; moment: which of the second step's series comes next."""
+    as_written, seen = train.as_written, itertools.count()
+
+    def interrupted(values):
+        if next(seen) == 2 * 4 + moment - 1:
+            raise KeyboardInterrupt
+        return as_written(values)
+
+    command = ["train", *SHORT, "--out", tmp_path / "run"]
+    monkeypatch.setattr(train, "as_written", interrupted)
+    assert call(*command) == 130
+    assert Run(tmp_path / "run").metrics["step"] == [0, 4] and Run(tmp_path / "run").trained_to == 4
+    monkeypatch.undo()
+    assert call(*command) == 0
+    assert strict_json(tmp_path / "run/metrics.json") == expected
