@@ -18,13 +18,8 @@ nothing but a figure's own JSON.
 """
 
 import data.startup  # noqa: F401 # isort: skip - before all else
-import argparse
 import functools
 import itertools
-import re
-import sys
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
@@ -33,21 +28,32 @@ from data import bands, images, ticks
 from data.analysis.choosing import add_choice_arguments, chosen_runs
 from data.analysis.commands import add_folder_arguments, add_reading_commands, study_of
 from data.analysis.lengths import Lengths
+from data.analysis.measuring import (
+    Job,
+    add_measuring_arguments,
+    at_least_two,
+    fine_tuned,
+    image_study,
+    measure_all,
+    missing,
+    refuse_others,
+    solution_name,
+    solutions_shown,
+    weights_named,
+    without_low_ends,
+)
 from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW
 from data.commandline import (
     BadInput,
     Parser,
-    Progress,
-    Refused,
-    counted,
     natural,
     positive_float,
     positive_int,
     say,
 )
 from data.commandline import run as run_script
-from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, use_precision
-from data.runs import bands_name, geometry_name, loss_name, low_ends_name, sharpness_of, step_name
+from data.device import BF16, EVALUATION_BATCH, device_of, use_precision
+from data.runs import bands_name, geometry_name, low_ends_name, sharpness_of
 from data.seeds import generator, init_seed
 from models import curvature, mlp
 from models.batchnorm import REESTIMATION_BATCH, leaves_one
@@ -239,15 +245,6 @@ def measure_band_images(run, image_set):
     run.write_measurement("band-images", {"class": label, "panels": bands.panels(image_set.test_images[0].cpu())})
 
 
-def solution_name(run):
-    """The weights of a run that band accuracies and filter norms are those of. Raises BadInput where there are none."""
-    if run.config["stage"] != "swa":
-        return "checkpoint"
-    if GEOMETRY_WINDOW not in run.settings["windows"]:
-        raise BadInput(f"{run.path}: has no average of {GEOMETRY_WINDOW} weights")
-    return f"swa-{GEOMETRY_WINDOW}"
-
-
 def measure_norms(run):
     """Norms of all filters of a run on images, relative to that of all of them (paper, figure 13): norms.json.
 
@@ -361,19 +358,6 @@ def main():
     args.run(args)
 
 
-def add_measuring_arguments(parser):
-    add_folder_arguments(parser)
-    parser.add_argument("--data-file", help="image set, where it is no longer where the runs had it")
-    add_device_argument(parser)
-
-
-def at_least_two(text):
-    """A whole number of at least 2, for argparse."""
-    if positive_int(text) == 1:
-        raise argparse.ArgumentTypeError("a standard error needs at least 2")
-    return int(text)
-
-
 def features_command(args):
     every_run = chosen_runs(args.folder, args.only_runs, args.exclude)
     compared = Lengths([run for run in every_run if run.network["task"] == "ticks"]).at_length.values()
@@ -429,91 +413,6 @@ def geometry_command(args):
     measure_all([Job("geometry", runs, measure, measurements_of_line(GEOMETRY_PAIRS, protocol))])
 
 
-def missing(title, runs, name, *keys):
-    """The runs that have no measurement `name` with these keys; where all have it, that is printed."""
-
-    def is_missing(run):
-        measured = run.measurement(name)
-        return measured is None or not {*keys} <= measured.keys()
-
-    found = [run for run in runs if is_missing(run)]
-    if not found:
-        say(
-            f"{title}: {'all' if runs[1:] else 'the'} {counted(len(runs), 'run')} {'are' if runs[1:] else 'is'} measured"
-        )
-    return found
-
-
-class Job(NamedTuple):
-    """Measurements of runs: measure(run, advance) is called for each, which may call advance(): at each of several
-    points, or with a text, which tells what is being done without a point being done."""
-
-    title: str
-    runs: list
-    measure: Callable
-    points: int = 1
-
-
-def measure_all(jobs):
-    """Make the measurements of all jobs. What one run lacks stops no other; at the end it is an error.
-
-    Raises BadInput where files are damaged or gone or cannot be written, and Refused where other processes hold folders.
-    """
-    failed, refused = [], []
-    for job in jobs:
-        with Progress(job.title, job.points * len(job.runs), "point" if job.points > 1 else "run", 0) as progress:
-            for number, run in enumerate(job.runs):
-                try:
-                    measure_one(job, run, number * job.points, progress)
-                except (BadInput, Refused) as error:
-                    print(f"{job.title}: not measured: {error}", file=sys.stderr)
-                    (failed if isinstance(error, BadInput) else refused).append(error)
-    if failed:
-        raise BadInput(
-            f"{counted(len(failed), 'measurement')} could not be made; mend that and give the command again"
-        )
-    if refused:
-        raise Refused(f"other processes held {counted(len(refused), 'folder')}; give the command again")
-
-
-def measure_one(job, run, done, progress):
-    """Measure one run of a job, of which some points are done."""
-
-    def advance(text=None):
-        nonlocal done
-        done += text is None
-        progress.update(done, f"{run.path.name}, {text}" if text else run.path.name)
-
-    job.measure(run, advance)
-    if job.points == 1:
-        advance()
-
-
-def image_study(args):
-    """The Study of a command's folder. Raises BadInput where it is not about images."""
-    study = study_of(args)
-    if study.network["task"] != "images":
-        raise BadInput(f"{args.folder}: holds runs on {study.network['task']}; this is measured on images")
-    return study
-
-
-def solutions_shown(study):
-    """The runs whose solutions figures of bands and of norms show: pre-trainings, SWA, and the lowest and the highest FLR."""
-    flrs, averaged = study.flrs(), []
-    for run in study.of_stage("swa"):
-        try:
-            solution_name(run)
-            averaged.append(run)
-        except BadInput as error:
-            say(f"skipped: {error}")
-    return study.of_stage("pretrain") + averaged + fine_tuned(study, flrs[:1] + flrs[-1:])
-
-
-def fine_tuned(study, flrs):
-    """The runs fine-tuned at one of the FLRs right after pre-training."""
-    return [run for run in study.of_stage("finetune") if run.members[0]["lrs"][1:] in [[flr] for flr in flrs]]
-
-
 def bands_command(args):
     study = image_study(args)
     shown, first = solutions_shown(study), study.of_stage("pretrain")[0]
@@ -544,16 +443,6 @@ def bands_command(args):
                     yield Job(f"{title}, {normalisation}", runs, lambda run, _: measure(evaluator, run, sets))  # noqa: B023
 
     measure_all(jobs())
-
-
-def without_low_ends(study, normalisation, ends):
-    """The runs fine-tuned at the lowest FLR that --low-ends is to measure yet."""
-    runs, name = fine_tuned(study, study.flrs()[:1]), low_ends_name(normalisation)
-    refuse_others(runs, name, {"--low-ends": ("low_ends", sorted({*ends}))})
-    if runs:
-        return missing(f"low ends, {normalisation}", runs, name)
-    say(f"low ends, {normalisation}: nothing to measure: {study.folder} holds no fine-tuning")
-    return []
 
 
 def norms_command(args):
@@ -599,35 +488,6 @@ def sharpness_command(args):
         measure = functools.partial(measure_sharpness, evaluator, image_set, name, args.images, args.probes)
         jobs.append(Job(title, runs, measure))
     measure_all(jobs)
-
-
-def weights_named(args):
-    """{which weights sharpness is asked of, in words: (function run -> their name, flag that keeps them or None)}."""
-    named = {}
-    for level in args.level:
-        of_level = "--keep-loss of train.py and finetune.py"
-        named[f"train loss {level:g}"] = (lambda run, level=level: loss_name(level)), of_level
-    for step in args.step:
-        at_step = lambda run, step=step: "checkpoint" if run.last_step == step else step_name(step)  # noqa: E731
-        named[f"epoch {step}"] = at_step, "--keep of train.py"
-    if args.end:
-        named["the end"] = (lambda run: "checkpoint"), None
-    return named
-
-
-def refuse_others(runs, name, options):
-    """Raise Refused where a measurement of a run was made with other options: they would mix in one figure.
-
-    options: {flag: (key in the measurement, number or list)}.
-    """
-    for run in runs:
-        measured = run.measurement(name)
-        if measured and any(measured[key] != value for key, value in options.values()):
-            made = " ".join(f"{flag} {measured[key]}" for flag, (key, _) in options.items())
-            raise Refused(
-                f"{run.path}: {name} was measured with {re.sub('[][,]', '', made)}; use these, or remove {name}.json "
-                f"everywhere"
-            )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from data.commandline import BadInput, Parser, Refused, natural, positive_int, r
 from data.device import device_of
 from data.open_run import describe_child, finished_runs, refuse_others, step_to_begin_at
 from data.runs import Run, is_run
+from models.requests import network_of
 from models.solutions import refuse_unlike
-from train import add_continuing_arguments, complete_run, network_of, place_of, train
+from train import add_continuing_arguments, complete_run, place_of, train
 
 
 class WindowAverages:

@@ -1,10 +1,10 @@
 """Pre-train at a fixed learning rate: stage one of "Where Do Large Learning Rates Lead Us?" (arXiv 2410.22113).
 
-This file owns the training loop, and the training of every network; finetune.py and swa.py import them.
+This file owns the training loop, and the iteration of image networks; that of the MLPs on ticks is in models/mlp.py.
+finetune.py and swa.py import them.
 """
 
 import data.startup  # noqa: F401 # isort: skip - before all else
-import functools
 import heapq
 import itertools
 import math
@@ -21,29 +21,36 @@ from data.commandline import (
     BadInput,
     Parser,
     Progress,
-    fraction,
     natural,
-    non_negative_float,
     positive_float,
     positive_int,
     run,
     save_requested,
     say,
 )
-from data.device import BF16, FP32, TF32, add_device_argument, device_of, require_memory, use_precision
+from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
 from data.files import as_written
 from data.open_run import OpenRun
 from data.runs import FORMAT, RUNNING, SERIES, is_run, loss_name, step_name
-from data.seeds import generator, init_seed, seed_of
-from models import dropout, mlp, optimizers, sphere
-from models.batchnorm import REESTIMATION_BATCH, batch_norms, leaves_one
+from data.seeds import init_seed, seed_of
+from models import dropout, optimizers, sphere
+from models.batchnorm import REESTIMATION_BATCH, batch_norms
 from models.compiled import compiled_or_plain, unchanged
 from models.cudagraph import captured
 from models.evaluator import Evaluator, loss_and_correct
+from models.requests import (
+    OPTIMIZER_OPTIONS,
+    chosen_network,
+    network_of,
+    networks_with,
+    optimizer_of,
+    refuse_single_images,
+    refuse_unfit_shape,
+    shape_names,
+    shape_of,
+)
+from models.tick_training import TickTraining
 
-# Arguments of train.py, as the paper does not publish them of its practical ResNet.
-OPTIMIZER_OPTIONS = {"momentum": fraction, "weight_decay": non_negative_float}
-COPIES = 4  # of all weights, at least, while they are trained and written: the parts of the network, gradients, a checkpoint
 STEPS_HELP = (
     "length of the run: epochs of an image set, iterations for ticks; a run that is there goes on to a larger one"
 )
@@ -205,87 +212,6 @@ class ImageTraining:
         self.evaluator.load_average(weights, self.data.train_batches(REESTIMATION_BATCH))
 
 
-class TickTraining:
-    """The MLPs of the synthetic study on ticks, many members in one program. A step of the run is one iteration.
-
-    settings: batch_size, rho, compile, first_step (iterations of earlier stages). members: {"lrs", "seed",
-    "data_seed"}, those with the same pair of seeds (a group) side by side and equally many; the last of lrs is in use.
-    """
-
-    unit = "iteration"
-
-    @staticmethod
-    def load_data(config, device):
-        """The TickSets of a run's groups of members, one on top of the other."""
-        return ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(config["members"])])
-
-    def __init__(self, settings, members, device, sets):
-        train_inputs, train_labels, test_inputs, test_labels = (tensor.to(device) for tensor in sets)
-        self.train_set, self.test_set = (train_inputs, train_labels), (test_inputs, test_labels)
-        groups = ticks.groups(members)
-        self.seeds = [seed for _, seed in groups]
-        self.first_step, self.batch_size = settings["first_step"], settings["batch_size"]
-        rates = torch.tensor([member["lrs"][-1] for member in members], device=device)
-        # The initial point depends on the training seed alone and the frozen layer on the data seed alone.
-        points = [mlp.initial_weights(generator("initial-weights", member["seed"])) for member in members]
-        frozen = [mlp.frozen_layer(generator("frozen-layer", data_seed)) for data_seed, _ in groups]
-        self.start = functools.partial(
-            mlp.MlpTrainers,
-            learning_rates=rates,
-            batch=self.batch_size,
-            rho=settings["rho"],
-            compiled=settings["compile"],
-        )
-        self.trainers = self.start(settings["rho"] * torch.stack(points), torch.stack(frozen))
-
-    @property
-    def weights(self):
-        return self.trainers.weights
-
-    def advance(self, step, until):
-        """Train from an iteration to a later one. Returns loss and accuracy over the training set, [members] each."""
-        per_pass = ticks.TRAIN_SIZE // self.batch_size
-        for groups, trainer in self.trainers.parts:
-            inputs, labels = (tensor[groups] for tensor in self.train_set)
-            now, end = self.first_step + step, self.first_step + until
-            while now < end:
-                pass_index, position = divmod(now, per_pass)
-                batches = ticks.minibatches(inputs, labels, self.seeds[groups], pass_index, self.batch_size)
-                stop = min(per_pass, position + end - now)
-                for x, y in zip(*(tensor[position:stop] for tensor in batches)):
-                    trainer.step(x, y)
-                now += stop - position
-        return self.evaluate_train()
-
-    def evaluate(self):
-        """Test loss and accuracy."""
-        loss, accuracy = mlp.evaluate(self.weights, self.trainers.frozen, *self.test_set)
-        return {"test_loss": loss.cpu(), "test_accuracy": accuracy.cpu()}
-
-    def evaluate_train(self):
-        """Loss and accuracy over the training set."""
-        loss, accuracy = mlp.evaluate(self.weights, self.trainers.frozen, *self.train_set)
-        return {"train_loss": loss.cpu(), "train_accuracy": accuracy.cpu()}
-
-    def evaluate_reestimated(self):
-        """None: layer norm has no statistics."""
-
-    def solution(self):
-        """Weights [members, 2048] and the frozen last layers [groups, 32]."""
-        return {"weights": self.weights, "buffers": {"frozen": self.trainers.frozen}}
-
-    def start_from(self, solution):
-        """Begin a stage at a solution. Raises ValueError for one of other members."""
-        mlp.refuse_unfit(solution, len(self.weights), len(self.seeds))
-        self.trainers = self.start(solution["weights"], solution["buffers"]["frozen"])
-
-    state, resume = solution, start_from  # projected SGD carries nothing over from step to step
-
-    def load_average(self, weights):
-        """Put averaged weights in place, of any norm; layer norm has no statistics to re-estimate."""
-        self.trainers = self.start(weights, self.trainers.frozen)
-
-
 def complete_run(path, config, device, work, place=""):
     """Hold a run folder and, unless it is complete already, complete it with the metrics that work(run, task) returns.
 
@@ -422,16 +348,6 @@ def summary(metrics, reported):
 
 
 TASKS = {"images": ImageTraining, ticks.NAME: TickTraining}
-
-
-def network_of(config):
-    """The record of a config's network. Raises BadInput where there is none (any more)."""
-    name = config["settings"]["model"]
-    if name not in models.NETWORKS:
-        raise BadInput(
-            f"{name}: models.NETWORKS has no such network, which a run was trained with; put its record there"
-        )
-    return models.NETWORKS[name]
 
 
 def load_data(config, device):
@@ -613,82 +529,6 @@ def describe_images(args, device):
     config = describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
     refuse_single_images(config["settings"], side, samples["train"])
     return config | {"samples": samples}
-
-
-def networks_with(entry, name):
-    """(name, record) of the networks whose record has something under a name in its `shape` or its `optimizer`."""
-    return [(network, record) for network, record in models.NETWORKS.items() if name in getattr(record, entry)]
-
-
-def shape_names():
-    """Of all whole numbers that shapes of networks have, those that are arguments."""
-    return sorted({name for network in models.NETWORKS.values() for name in network.shape} - {"side"})
-
-
-def shape_of(args, network, side):
-    """The shape of a network for images of a side, as asked for. Raises BadInput where it has no such number."""
-    asked = {name: getattr(args, name) for name in shape_names() if getattr(args, name) is not None}
-    refuse_unknown(args.model, asked, network.shape)
-    return {name: side if name == "side" else asked.get(name, usual) for name, usual in network.shape.items()}
-
-
-def optimizer_of(args, name, network):
-    """The optimiser of a network, as asked for. Raises BadInput where it has no such option."""
-    asked = {option: getattr(args, option) for option in OPTIMIZER_OPTIONS if getattr(args, option) is not None}
-    refuse_unknown(name, asked, network.optimizer)
-    return network.optimizer | asked
-
-
-def refuse_unknown(network, asked, known):
-    """Raise BadInput for an argument that a network has no use for."""
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        raise BadInput(f"--{unknown[0].replace('_', '-')}: is not for {network}; leave it out")
-
-
-def refuse_unfit_shape(name, network, settings, device):
-    """Raise BadInput where a network of such settings cannot be built, or does not fit into the device's memory."""
-    fix = f"give others (--width, {', '.join(f'--{n}' for n in shape_names())})"
-    try:
-        with torch.device("meta"):  # without its numbers
-            built = network.build(settings["width"], settings["classes"], **settings["shape"])
-    except ValueError as error:
-        raise BadInput(f"{name}: {error}; {fix}") from None
-    except (RuntimeError, OverflowError, TypeError):  # numbers of parameters that no 64 bits hold
-        raise BadInput(f"{name}: is far too large; {fix}") from None
-    parameters = sum(parameter.numel() for parameter in built.parameters())
-    needed = COPIES * torch.float32.itemsize * parameters
-    require_memory(needed, f"{name}: a network of {parameters:,} parameters", fix, device)
-
-
-def refuse_single_images(settings, side, count):
-    """Raise BadInput where batch norm can take no statistics of a last batch, as that is a single image of few pixels.
-
-    side: of the images, in pixels. count: how many training images there are.
-    """
-    batch_size = settings["batch_size"]
-    if not leaves_one(count, batch_size) and not leaves_one(count, REESTIMATION_BATCH):
-        return
-    network = models.build(settings["model"], settings["width"], settings["classes"], 0, **settings["shape"])
-    if not batch_norms(network) or Evaluator(network, torch.device("cpu")).takes_single_images(side):
-        return
-    reason = f"batch norm of {settings['model']} needs two images of {side} pixels in every batch"
-    if leaves_one(count, REESTIMATION_BATCH):  # as also where there is one image
-        raise BadInput(
-            f"{settings['data']}: of {count} training images one is left for the last batch of {REESTIMATION_BATCH}, in"
-            f" which statistics are re-estimated, and {reason}; prepare another number (--train-per-class)"
-        )
-    larger = next(size for size in range(batch_size + 1, count + 1) if not leaves_one(count, size))
-    raise BadInput(
-        f"--batch-size {batch_size}: leaves one of {count} training images for the last batch, and {reason}; use {larger}"
-    )
-
-
-def chosen_network(name, task):
-    """The name of a network, given that it is one for the task. Raises BadInput."""
-    if models.NETWORKS[name].task != task:
-        raise BadInput(f"--model {name}: is not for {task}; use {' or '.join(models.networks_for(task))}")
-    return name
 
 
 def describe_pretraining(args, name, settings, members, log_every):

@@ -41,7 +41,7 @@ from data.commandline import BadInput, Parser, positive_int, run  # noqa: E402
 from data.device import BF16, FP32, TF32, device_of, use_precision  # noqa: E402
 from data.files import write_json  # noqa: E402
 from data.images import MEAN, STD, ImageSet  # noqa: E402
-from models import optimizers  # noqa: E402
+from models import optimizers, requests  # noqa: E402
 from models.dropout import Dropout  # noqa: E402
 from models.evaluator import trained_parameters  # noqa: E402
 from models.vit import Attention  # noqa: E402
@@ -364,7 +364,7 @@ def add_network_arguments(parser):
     cuda = torch.cuda.is_available()
     parser.add_argument("--model", choices=models.networks_for("images"), default="si-resnet18", help="network")
     parser.add_argument("--width", type=positive_int, default=32, help="of the network")
-    for name in train.shape_names():
+    for name in requests.shape_names():
         parser.add_argument(f"--{name}", type=positive_int, help="of the network (default: as for train.py)")
     parser.add_argument(
         "--augment", choices=augment.CHOICES, help="of training images (default: the paper's for the network)"
@@ -387,8 +387,8 @@ def network_arguments(parser):
     args = parser.parse_args()
     network = models.NETWORKS[args.model]
     args.augment = args.augment or network.augment
-    args.shape = train.shape_of(args, network, args.side)
-    train.refuse_unfit_shape(args.model, network, vars(args), device_of(args.device))
+    args.shape = requests.shape_of(args, network, args.side)
+    requests.refuse_unfit_shape(args.model, network, vars(args), device_of(args.device))
     return args
 
 
