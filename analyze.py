@@ -451,16 +451,16 @@ def norms_command(args):
 
 
 def sharpness_command(args):
-    named = weights_named(args)
-    if not named:
+    if not (args.level or args.step or args.end):
         raise BadInput("sharpness: give the weights to measure: --level LOSS..., --step EPOCH... or --end")
     study = image_study(args)
+    named = weights_named(args, study)
     compared, unmeasured, wanted = study.of_stage("pretrain") + fine_tuned(study, study.flrs()), {}, set()
-    for where, (name_of, flag) in named.items():
+    for where, (weights_of, flag) in named.items():
         title, by_name = f"sharpness at {where}", {}
-        for run in compared:
-            if run.has_weights(name_of(run)):
-                by_name.setdefault(name_of(run), []).append(run)
+        for run, name in map(weights_of, compared):
+            if run.has_weights(name):
+                by_name.setdefault(name, []).append(run)
         for name, runs in by_name.items():
             refuse_others(
                 runs, sharpness_of(name), {"--images": ("most", args.images), "--probes": ("probes", args.probes)}
@@ -469,7 +469,7 @@ def sharpness_command(args):
             wanted |= {(run, name) for run in runs}
             unmeasured[title, name] = missing(title, runs, sharpness_of(name)) if runs else []
         if not by_name:
-            there = sorted({step for run in compared for step in (*run.kept, run.last_step)})
+            there = sorted({step for run in compared for step in (*run.kept, study.whole(run).last_step)})
             fix = f"{flag} does" if flag else "their folders hold no checkpoint.pt"
             kept = f" (there are epochs {', '.join(map(str, there))})" if where.startswith("epoch") else ""
             say(f"{title}: nothing to measure: no run kept weights at {where}{kept}; {fix}")

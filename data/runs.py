@@ -260,6 +260,7 @@ class Run:
         differences = self._differences(asked)
         settings = self._with_length(asked) if differences else self.settings
         if settings is None:
+            differences = self._differences(asked, **lengths_asked(self.settings, asked)) or differences
             fix = "use them, name another folder, or remove this one"
             parent, other = self.config["parent"], config["parent"]
             if parent and other and parent["run"] == other["run"] and parent["step"] != other["step"]:
@@ -277,9 +278,7 @@ class Run:
     def _with_length(self, asked):
         """The settings with the length that is asked for, None where this run cannot become one of it."""
         there, trained = self.settings, self.trained_to
-        lengths = {
-            name: asked["settings"][name] for name in GROWING if name in there and name in asked["settings"]
-        }
+        lengths = lengths_asked(there, asked)
         if self._differences(asked, **lengths):
             return None
         shorter = is_longer(there, lengths) and not self.complete and trained <= lengths["steps"]
@@ -332,6 +331,11 @@ class Run:
             )
         finally:
             release(held)
+
+
+def lengths_asked(settings, config):
+    """Of the settings in a config those that may grow, where a run with other settings has them, too."""
+    return {name: config["settings"][name] for name in GROWING if name in settings and name in config["settings"]}
 
 
 def is_longer(settings, other):

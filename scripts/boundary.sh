@@ -24,10 +24,10 @@ at_all_seeds() {
     done | side_by_side
 }
 
-[ -n "$converge_lrs" ] || converge_lrs=$(python analyze.py boundary "$out" | cut -d' ' -f1)
+[ -n "$converge_lrs" ] || converge_lrs=$(python analyze.py boundary "$out" --grid | cut -d' ' -f1)
 at_all_seeds $converge_lrs
 while true; do
-    bracket=$(python analyze.py boundary "$out" --refined)
+    bracket=$(python analyze.py boundary "$out")
     read -r last next <<< "$bracket"
     lr=$(python -c "print(f'{($last * $next) ** 0.5:.6g}' if $next / $last > $converge_ratio else '')")
     [ -n "$lr" ] || break

@@ -26,7 +26,7 @@ while read -r name plr seed; do
 done <<< "$runs" | side_by_side
 
 if [[ $flrs == *b12* ]]; then
-    bracket=$(python analyze.py boundary "$out") || stop "(or give numbers in place of b12: FLRS=...)"
+    bracket=$(python analyze.py boundary "$out" --grid) || stop "(or give numbers in place of b12: FLRS=...)"
     flrs=${flrs/b12/${bracket% *}}
 fi
 while read -r name _; do

@@ -366,6 +366,9 @@ def test_runs_that_stop_at_a_loss_are_no_pre_trainings(study):
     assert measure_regimes(after) == refined != measure_regimes(before)
     assert after.by_plr("converge", final("test_accuracy")) == {1e-3: [0.32], 5e-3: [0.34]}
     assert [len(after.of_stage(stage)) for stage in ("pretrain", "converge", "finetune", "swa")] == [5, 2, 10, 5]
+    config = study / "converge/0.001-1/config.json"
+    config.write_text(config.read_text().replace('"steps": 2', '"steps": 900'))  # the most it may take
+    assert Study(study).by_plr("converge", final("test_accuracy")) == {1e-3: [0.32], 5e-3: [0.34]}
     write_convergence(study, 6e-3, [10, 0.04], until_loss=0.06)
     with pytest.raises(
         BadInput, match="until loss 0.06, and the .*, until loss 0.05|until loss 0.05, and the .*, until loss 0.06"
@@ -393,8 +396,8 @@ def test_the_bracket_of_convergence(study, monkeypatch, capsys, converged, refin
         for seed, reached in enumerate(of_seeds):
             write_convergence(study, lr, [10, 1, 0.049 if reached else 0.05], seed)
     assert convergence_bracket(Study(study), refined=True) == refined
-    command(monkeypatch, "boundary", study, "--refined")
     command(monkeypatch, "boundary", study)
+    command(monkeypatch, "boundary", study, "--grid")
     assert capsys.readouterr().out == f"{lr_name(refined[0])} {lr_name(refined[1])}\n1e-3 1e-2\n"
 
 

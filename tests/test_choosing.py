@@ -263,6 +263,7 @@ def test_stages_that_lack_seeds_are_said_in_a_line_each(tmp_path, capsys, monkey
         ({1e-3: [1, 2], 1e-2: [2, 3]}, "PLR 1e-3 has no seed 3; PLR 1e-2 has no seed 1"),
         ({1e-3: [1], 1e-2: [2], 1e-1: [3]}, None),  # each PLR has its own
         ({1e-3: [1, 4], 1e-2: [2, 5]}, None),
+        ({1e-4: [7], 1e-3: [1], 1e-2: [2], 1e-1: [3], 1.0: [1]}, None),  # most have
         ({1e-3: [1], 1e-2: range(1, 12)}, "PLR 1e-3 has no seed 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
         (
             {plr: [1, 2] if plr == 10 else [1] for plr in range(1, 11)},

@@ -8,11 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from ideal_studies import write_image_ideal
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from test_analyze import IMAGES, PLRS, command, write_run, write_study
 
 from data.analysis import captions, drawing, drawing_other, learning_curves
-from data.analysis.axes import STYLE, label_narrow_range
+from data.analysis.axes import STYLE, draw_curve, label_narrow_range
 from data.analysis.figures import DRAWN, FIGURES, figure_numbers, learning_curve_numbers
 from data.analysis.series import mean_and_std
 from data.analysis.study import Study
@@ -62,10 +63,8 @@ def study(tmp_path):
 
 # Small print
 
-LINES_SAY = (
-    "Grey lines: boundaries 1|2 and 2|3 (dashed) and 2A|2B (dotted), between the last PLR of a regime and the first of the "
-    "next."
-)
+BETWEEN = "between the last PLR of a regime and the first of the next."
+LINES_SAY = f"Grey lines: boundaries 1|2 and 2|3 (dashed) and 2A|2B (dotted), {BETWEEN}"
 
 
 def test_small_print_says_which_experiment_a_figure_shows(study):
@@ -84,14 +83,14 @@ def test_small_print_says_which_experiment_a_figure_shows(study):
     assert (
         line.endswith("; 1 to 3 runs per point")
         and note
-        == "Shaded bands and error bars: standard deviations over runs (n - 1); none where there is one run. "
-        + LINES_SAY
+        == "Error bars: standard deviations over runs (n - 1); none where there is one run. "
+        + f"Grey lines: boundaries 1|2 and 2|3 (dashed), {BETWEEN}"
         + " Grey bands: where 10 % or more of the resamples place them."
     )
     of_figure_1 = captions.small_print(read_again(figure_numbers(1, [Study(study)])))
     assert "fine-tuning" not in of_figure_1[0] and of_figure_1[0].endswith("; 1 to 3 runs per point")
     assert of_figure_1[1].startswith(
-        "Shaded bands and error bars: standard deviations over the last tenth of pre-training. Grey lines: "
+        "Error bars: standard deviations over the last tenth of pre-training. Grey lines: "
     )
 
 
@@ -111,9 +110,8 @@ def test_grey_lines_and_bands_are_explained_where_they_are(tmp_path, number):
             write_run(tmp_path / f"{plr}-{seed}", "pretrain", [member], IMAGES, test_accuracy=[0.5], **series)
     numbers = read_again(figure_numbers(number, [Study(tmp_path)]))
     assert len(grey_patches(draw(number, numbers))) == 1
-    assert (
-        "Grey bands: where" in captions.small_print(numbers)[-1] and LINES_SAY in captions.small_print(numbers)[-1]
-    )
+    note = captions.small_print(numbers)[-1]
+    assert "Grey bands: where" in note and f"Grey lines: boundary 1|2 (dashed), {BETWEEN}" in note
     del numbers["regimes"]["b12"]["range"]
     assert not grey_patches(draw(number, numbers)) and "Grey bands" not in captions.small_print(numbers)[-1]
     numbers["regimes"]["b12"] = None
@@ -126,6 +124,45 @@ def test_that_points_have_no_band_is_said_where_some_have_one():
         numbers = {"figure": 2, "deviations": "over runs (n - 1)", "runs_per_point": counts}
         said[counts[0]] = "; none where there is one run." in captions.small_print(numbers)[-1]
     assert said == {1: True, 2: False}
+
+
+@pytest.mark.parametrize(
+    "counts, bands, bars",
+    [([1, 1, 2], 0, 1), ([2, 2, 1], 1, 0), ([2, 1, 2, 2], 1, 1), ([1, 2, 1], 0, 1), ([3, 3, 3], 1, 0)],
+)
+def test_bands_and_bars_are_spoken_of_where_they_are_drawn(counts, bands, bars):
+    curve = {"plr": [1, 10, 100, 1000][: len(counts)], "mean": [50.0] * len(counts), "std": [1.0] * len(counts)}
+    numbers = {"figure": 2, "deviations": "over runs (n - 1)", "runs_per_point": [1, 3]}
+    numbers["pretrain"] = curve | {"n": counts}
+    [note] = captions.small_print(numbers)[-1:]
+    assert ("bands" in note, "rror bars" in note) == (bool(bands), bool(bars))
+    axes = plt.figure().subplots()
+    draw_curve(axes, numbers["pretrain"], color="k")
+    paths = [path for shade in axes.collections if isinstance(shade, PolyCollection) for path in shade.get_paths()]
+    assert any(path.get_extents().width > 0 for path in paths) == bool(bands)
+    assert bool(axes.containers) == bool(bars)
+
+
+@pytest.mark.parametrize("means, limits", [([1, 99], (-3, 103)), ([40, 60], (17, 83))])
+def test_axes_of_percentages_end_there_whatever_bands_do(means, limits):
+    curve = {"plr": [1e-3, 1e-2], "mean": means, "std": [20, 20], "n": [3, 3]}
+    numbers = {"regimes": {}, "pretrain": curve, "finetune": [], "swa": [curve | {"window": 2}]}
+    assert drawing.draw_accuracy_panels(numbers).axes[0].get_ylim() == pytest.approx(limits)
+
+
+@pytest.mark.parametrize(
+    "places, words",
+    [
+        (("b12",), "boundary 1|2 (dashed), between"),
+        (("b2AB",), "boundary 2A|2B (dotted), between"),
+        (("b12", "b23"), "boundaries 1|2 and 2|3 (dashed), between"),
+        (("b2AB", "b23"), "boundaries 2|3 (dashed) and 2A|2B (dotted), between"),
+    ],
+)
+def test_only_boundaries_that_are_drawn_are_spoken_of(places, words):
+    regimes = dict.fromkeys(("b12", "b2AB", "b23")) | dict.fromkeys(places, {"last": 1, "next": 2})
+    [note] = captions.what_is_drawn({"regimes": regimes}, 2)
+    assert note.startswith(f"Grey lines: {words} the last PLR")
 
 
 def test_figures_that_draw_no_deviations_or_boundaries_explain_none():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from test_analyze import command
 from test_growing import LENGTHS, assert_same_tensors, averages, origin, pretrain  # noqa: F401
 from test_runs import call, contents, one_line, strict_json, survives
 
@@ -191,12 +192,27 @@ def test_averages_are_there_while_more_windows_are_added(sweep):
     assert Study(sweep).by_plr("swa", of_average(2)) == before and len(before) == 2
 
 
-def test_of_children_that_do_not_go_together_the_odd_one_is_named(sweep, origin):
+def test_of_children_that_do_not_go_together_the_odd_one_is_named(sweep, origin, monkeypatch):
     assert call(*pretrain_at(PLRS[0], origin, sweep, LONG)) == 0
     assert call("finetune", sweep / "plr0.001", "--lr", 1e-6, "--steps", 2, "--out", sweep / "odd") == 0
     with pytest.raises(BadInput, match=f"odd/plr0.001-flr1e-6 has first step {LONG}, and the 2 others"):
         Study(sweep)
     assert len(Study(sweep, (), ["odd/*"]).runs) == 6
+    with pytest.raises(BadInput, match="do not bracket the boundary"):  # whatever children there are
+        command(monkeypatch, "boundary", sweep)
+
+
+def test_sharpness_at_the_end_of_a_run_that_grew_is_that_of_its_new_end(sweep, origin, monkeypatch):
+    """Though the run is compared as it was, which the end of all runs is that of."""
+    assert call(*pretrain_at(PLRS[0], origin, sweep, LONG)) == 0
+    options = ["--images", 40, "--probes", 2]
+    command(monkeypatch, "sharpness", sweep, "--step", LONG, *options)
+    of_whole = Run(sweep / "plr0.001").measurement("sharpness-checkpoint")
+    assert of_whole["step"] == [LONG] and len(list(sweep.rglob("sharpness-*.json"))) == 1
+    shutil.copytree(sweep / "plr0.001", sweep.parent / "alone/plr0.001")
+    (sweep.parent / "alone/plr0.001/sharpness-checkpoint.json").unlink()
+    command(monkeypatch, "sharpness", sweep.parent / "alone", "--end", *options)
+    assert Run(sweep.parent / "alone/plr0.001").measurement("sharpness-checkpoint") == of_whole
 
 
 def test_fine_tuning_that_is_continued_itself_is_not_missing(sweep):

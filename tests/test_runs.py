@@ -433,7 +433,11 @@ OTHER_SETTINGS = [
     ("train", "images", ["--until-loss", 0.5], "settings until_loss: None there, 0.5 asked for"),
     ("train", "images", ["--keep-loss", 2.85], "settings keep_loss: LEVELS there, [2.85] asked for"),
     ("finetune", "images", ["--steps", 2], "settings steps: 3 there, 2 asked for"),
-    ("finetune", "images", ["--steps", 9, "--keep-loss", 1], "settings steps: 3 there, 9 asked for"),
+    # A length would not be refused, so it is not spoken of.
+    (
+        *("finetune", "images", ["--steps", 9, "--keep-loss", 1]),
+        "other settings (settings keep_loss: LEVELS there, [1.0] asked for); ",
+    ),
     ("finetune", "ticks", ["--log-every", 1], "settings log_every: 5 there, 1 asked for"),
     ("swa", "ticks", ["--windows", 4], "settings windows: [2, 4] there, [4] asked for"),
     ("swa", "ticks", ["--windows", 4, 5], "settings windows: [2, 4] there, [4, 5] asked for"),

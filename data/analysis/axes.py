@@ -27,6 +27,7 @@ STYLE = {
     "pdf.fonttype": 42,  # text stays text
 }
 PRETRAIN_STYLE = {"color": "black", "marker": "o", "label": "after pre-training"}
+MOST_BEYOND = 3  # percentage points of an axis below 0 and above 100, for markers there
 EARLIER_LR_LABEL = "learning rate (effective)"  # of figures that do not say what their network calls it
 
 
@@ -80,6 +81,12 @@ def prepare_plr_axes(axes, numbers):
         if begin < end:
             axes.annotate(regime, (np.sqrt(begin * end), 1.01), **above_axes)
     axes.set_xlim(left, right)
+
+
+def keep_to_percent(axes):
+    """Cut an axis of percentages, of all axes that share it, where bands go beyond them. To be called last."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -MOST_BEYOND), min(high, 100 + MOST_BEYOND))
 
 
 def reported_word(numbers):

@@ -6,9 +6,11 @@ others. Of figures that were written before all of it was, what is there is said
 
 import textwrap
 
+import numpy as np
 from matplotlib.transforms import Bbox
 
 from data.analysis.boundaries import LIKELY
+from data.analysis.series import found_under
 from data.images import reported_split
 
 STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning", "swa": "SWA over"}
@@ -19,6 +21,7 @@ POINTS = {
     CURVES: "curve, of which it is the mean",
 }  # what shows runs where it is no point, by figure
 RENAMED = {"side": "image_side", "name": "optimizer"}  # inside of settings, where a name alone does not tell
+WITH_ERROR_BARS = (1, 12)  # figures that have no bands
 WITHOUT_BOUNDARIES = (13, 26)  # figures that do not draw the boundaries between regimes, which they have
 TRAIN_LOSS_ON_TICKS = "of the whole training set at that iteration"
 TRAIN_LOSS_ON_IMAGES = "running mean over the epochs since the point before; at the first point of a stage of the training set, without training"
@@ -98,24 +101,39 @@ def what_is_drawn(experiment, figure):
     if experiment.get("deviations"):
         fewest, _ = experiment["runs_per_point"]
         none = "; none where there is one run" if fewest == 1 and "over runs" in experiment["deviations"] else ""
-        notes.append(f"Shaded bands and error bars: standard deviations {experiment['deviations']}{none}.")
+        drawn = deviations_drawn(experiment, figure)
+        notes.append(f"{drawn}: standard deviations {experiment['deviations']}{none}.")
     geometry = experiment.get("geometry") or experiment
     if "floor" in geometry:
         notes.append(f"Barriers: medians and quartiles; open markers: at most {geometry['floor']:g} %.")
     if figure == 26:
         notes.append("Error bars: standard errors of the trace, by random signs.")
-    places = [place for place in experiment.get("regimes", {}).values() if place]
+    places = {name: place for name, place in experiment.get("regimes", {}).items() if place}
     if places and figure not in WITHOUT_BOUNDARIES:
+        dashed = " and ".join(title for name, title in (("b12", "1|2"), ("b23", "2|3")) if name in places)
+        kinds = [f"{dashed} (dashed)"] * bool(dashed) + ["2A|2B (dotted)"] * ("b2AB" in places)
+        what = "boundaries" if len(places) > 1 else "boundary"
         notes.append(
-            "Grey lines: boundaries 1|2 and 2|3 (dashed) and 2A|2B (dotted), between the last PLR of a regime and the first "
-            "of the next."
+            f"Grey lines: {what} {' and '.join(kinds)}, between the last PLR of a regime and the first of the next."
         )
-        if any("range" in place for place in places):
+        if any("range" in place for place in places.values()):
             notes.append(f"Grey bands: where {100 * LIKELY:.0f} % or more of the resamples place them.")
     if figure == CURVES:
         on_ticks = experiment.get("experiment", {}).get("data") == "ticks"
         notes.append(f"Train loss: {TRAIN_LOSS_ON_TICKS if on_ticks else TRAIN_LOSS_ON_IMAGES}.")
     return notes
+
+
+def deviations_drawn(experiment, figure):
+    """How standard deviations are drawn: as axes.draw_curve() does, of points without neighbours by error bars."""
+    several = [
+        np.array([0, *counts, 0]) > 1 for counts in found_under(experiment, "n") if isinstance(counts, list)
+    ]
+    bands = any((points[1:] & points[:-1]).any() for points in several)
+    bars = any((points[1:-1] & ~points[:-2] & ~points[2:]).any() for points in several)
+    if figure in WITH_ERROR_BARS or bars and not bands:
+        return "Error bars"
+    return "Shaded bands and error bars" if bars else "Shaded bands"
 
 
 def experiment_line(experiment, figure):

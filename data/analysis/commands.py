@@ -58,9 +58,9 @@ def add_reading_commands(commands):
     bracket.set_defaults(run=boundary_command)
     add_folder_arguments(bracket)
     bracket.add_argument(
-        "--refined",
+        "--grid",
         action="store_true",
-        help="by runs that train until they converge, too (train.py --until-loss)",
+        help="two neighbours of the PLR grid, not narrowed by runs that train until they converge (train.py --until-loss)",
     )
 
     figures = commands.add_parser(
@@ -129,10 +129,10 @@ def claims_command(args):
 
 def boundary_command(args):
     """Scripts read the two numbers from the standard output, so all else goes to the standard error."""
-    study = Study(args.folder, args.only_runs, args.exclude)
-    say(study, paired=False, file=sys.stderr)
+    study = Study(args.folder, args.only_runs, args.exclude, stages=("pretrain", "converge"))
+    say(study, paired=True, file=sys.stderr)
     print(*convergence_lines(study), sep="\n", file=sys.stderr)
-    print(*map(lr_name, convergence_bracket(study, args.refined)))
+    print(*map(lr_name, convergence_bracket(study, refined=not args.grid)))
 
 
 def figures_command(args):

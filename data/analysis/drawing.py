@@ -15,6 +15,7 @@ from data.analysis.axes import (
     colors,
     deviations,
     draw_curve,
+    keep_to_percent,
     legend_below,
     lr_label,
     lr_text,
@@ -50,6 +51,7 @@ def draw_accuracy_panels(numbers, figure=None):
         prepare_plr_axes(axes, numbers)
         axes.set_title(title, fontsize=9, pad=16)
         legend_below(axes)
+    keep_to_percent(all_axes[0, 0])
     all_axes[0, 0].set_ylabel(accuracy_label(numbers))
     return figure
 
@@ -118,6 +120,7 @@ def draw_feature_panels(numbers, shaded=False):
         draw_curve(axes, panel["all_features"], shaded, color="black", marker="o", label="all features")
         prepare_plr_axes(axes, numbers)
         axes.set_title(panel_title(panel), fontsize=9, pad=16)
+    keep_to_percent(all_axes[0, 0])
     shared_legend(figure, all_axes[0, 0])
     all_axes[0, 0].set_ylabel(accuracy_label(numbers))
     return figure
@@ -150,6 +153,7 @@ def draw_band_panels(numbers, figure=None):
             if row is rows[0]:
                 axes.set_title(panel_title(panel), fontsize=9, pad=16)
         label_band_accuracy(row_axes[0], numbers, row["normalisation"])
+    keep_to_percent(all_axes[0, 0])
     shared_legend(figure, all_axes[0, 0])
     return figure
 
@@ -181,6 +185,7 @@ def draw_low_ends(numbers, figure):
         f"low one ends, in $|k_x|+|k_y|$",
         fontsize=9,
     )
+    keep_to_percent(all_axes[0])
     label_band_accuracy(all_axes[0], numbers, numbers["normalisation"])
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside center right")
 
@@ -194,6 +199,8 @@ def draw_practical_panels(numbers, figure):
     of_bands.set_title(panel_title(numbers["panel"]), fontsize=9, pad=16)
     draw_accuracies(accuracy, numbers["pretrain"], numbers["finetune"])
     accuracy.set_ylabel(accuracy_label(numbers))
+    for axes in (of_bands, accuracy):
+        keep_to_percent(axes)
     for axes in barriers:
         draw_barriers(axes, geometry, "train_barrier")
     for axes in (of_bands, accuracy, *barriers):

@@ -1,6 +1,7 @@
 """What the measuring commands of analyze.py have in common: which runs are measured, and how all of them are gone through."""
 
 import argparse
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -70,17 +71,25 @@ def without_low_ends(study, normalisation, ends):
     return []
 
 
-def weights_named(args):
-    """{which weights sharpness is asked of, in words: (function run -> their name, flag that keeps them or None)}."""
+def weights_named(args, study):
+    """{which weights sharpness is asked of, in words: (function run -> (run, their name), flag that keeps them or None)}.
+
+    The end of a run that was made longer is one of its epochs, though it is compared as it was before.
+    """
+
+    def at_step(run, step):
+        whole = study.whole(run)
+        ends = [of_length for of_length in (run, whole) if of_length.complete and of_length.last_step == step]
+        return (ends[0], "checkpoint") if ends else (run, step_name(step))
+
     named = {}
     for level in args.level:
         of_level = "--keep-loss of train.py and finetune.py"
-        named[f"train loss {level:g}"] = (lambda run, level=level: loss_name(level)), of_level
+        named[f"train loss {level:g}"] = (lambda run, level=level: (run, loss_name(level))), of_level
     for step in args.step:
-        at_step = lambda run, step=step: "checkpoint" if run.last_step == step else step_name(step)  # noqa: E731
-        named[f"epoch {step}"] = at_step, "--keep of train.py"
+        named[f"epoch {step}"] = functools.partial(at_step, step=step), "--keep of train.py"
     if args.end:
-        named["the end"] = (lambda run: "checkpoint"), None
+        named["the end"] = (lambda run: (run, "checkpoint")), None
     return named
 
 

@@ -5,6 +5,7 @@ SWA; at a PLR those count of which a run is there, as stages are missing while a
 """
 
 import functools
+from collections import Counter
 
 from data.analysis.choosing import named
 from data.commandline import lr_name
@@ -72,10 +73,11 @@ class Pairing:
 
     @functools.cached_property
     def absent(self):
-        """{PLR: the seeds that other PLRs have and no stage there}, in order; empty where every PLR has seeds of its own."""
+        """{PLR: the seeds that other PLRs have and no stage there}, in order; empty where most PLRs have seeds of their own."""
         at_plrs = {plr: set().union(*self.stages[plr].values()) for plr in sorted(self.stages)}
-        every = set().union(*at_plrs.values())
-        if sum(map(len, at_plrs.values())) == len(every):
+        places = Counter(key for keys in at_plrs.values() for key in keys)
+        every = {*places}
+        if 2 * sum(max(places[key] for key in keys) > 1 for keys in at_plrs.values()) < len(at_plrs):
             return {}
         return {
             plr: sorted(every - keys, key=lambda key: (key[0] or 0, key[1]))

@@ -19,7 +19,7 @@ from data.analysis.choosing import (
     relative,
 )
 from data.analysis.lengths import Lengths, had_diverged, kind_of, stage_of
-from data.analysis.pairing import Pairing, key_of
+from data.analysis.pairing import STAGES, Pairing, key_of
 from data.commandline import BadInput
 from data.runs import geometry_name
 
@@ -31,20 +31,21 @@ LENGTHS = (*LENGTHS_OF_A_STAGE, "log_every", "keep", "keep_loss", "windows")
 class Study:
     """The complete runs of one experiment, whose settings are the same but for LENGTHS.
 
-    only, exclude: shell patterns that choose among the runs in the folder, see choosing.py. Runs that continue one that is
+    only, exclude: shell patterns that choose among the runs in the folder, see choosing.py. stages: those that are looked
+    at; runs of others say only at which length these are. Runs that continue one that is
     not among them are `without_parent`, and `incomplete` those that are not complete; neither are in `runs`. Runs that were
     made longer are compared at the length of the others, see lengths.py.
     settings: those that are the same. network: what must be known of the network, see Run.network.
     Raises BadInput where runs differ, or where no pre-training is among them.
     """
 
-    def __init__(self, folder, only=(), exclude=()):
+    def __init__(self, folder, only=(), exclude=(), stages=STAGES):
         self.folder = folder
         every_run = chosen_runs(folder, only, exclude)
         self.without_parent = without_parent(every_run)
         self.lengths = Lengths([run for run in every_run if run not in self.without_parent])
         self.incomplete = [run for run in every_run if not run.complete and not self.lengths.at_length.get(run)]
-        self.runs = [run for run in self.lengths.at_length.values() if run]
+        self.runs = [run for run in self.lengths.at_length.values() if run and stage_of(run) in stages]
         self._by_path = {run.path.resolve(): run for run in self.runs}
         if not self.of_stage("pretrain"):
             fix = fix_of_incomplete(folder, self.incomplete) or "make some with train.py"
@@ -72,8 +73,10 @@ class Study:
                 solution = (*kind_of(run), *member["lrs"], *key_of(member))
                 if seen.setdefault(solution, run) is not run:
                     repeated.append((run, seen[solution]))
-        for runs in of_kinds.values():
-            refuse_differences(self.folder, list(runs), {*LENGTHS_OF_A_STAGE} - {"first_step"})
+        for (stage, _), runs in of_kinds.items():
+            # How long the longest may be, of those that stop at a train loss, makes no other runs of them.
+            compared = {*LENGTHS_OF_A_STAGE} - {"first_step"} - ({"steps"} if stage == "converge" else set())
+            refuse_differences(self.folder, list(runs), compared)
             # What continues a diverged run begins where that stopped.
             refuse_differences(
                 self.folder, [run for run in runs if not self._continues_diverged(run)], {"first_step"}
@@ -152,6 +155,10 @@ class Study:
         """The (PLR, PLR of the second stage, FLR) of all runs that were pre-trained in two stages (figure 12)."""
         every_lrs = {tuple(member["lrs"]) for run in self.of_stage("finetune") for member in run.members}
         return sorted(lrs for lrs in every_lrs if len(lrs) == 3 and lrs[0] != lrs[1])
+
+    def whole(self, run):
+        """A run as it is on disk, where it is compared as it was before it was made longer."""
+        return next(whole for whole, shown in self.lengths.at_length.items() if shown is run)
 
     def parent(self, run):
         """The run that a run continues, or None where it is not here."""
