@@ -89,7 +89,7 @@ class Run:
         self.network = earlier_network | self.config.get("network", {})
         self.members = self.config["members"]
         self.settings = self.config["settings"]
-        self.metrics = {}
+        self.metrics, self._at_end = {}, {}
         if (self.path / "metrics.json").exists():
             self.metrics = read_json(self.path / "metrics.json")
             self._refuse("metrics", schema.fault_of_metrics(self.metrics, {**self._sizes}, self.settings))
@@ -159,6 +159,16 @@ class Run:
     def unit(self):
         """What steps of the run are: `epoch` or `iteration`."""
         return self.metrics["unit"]
+
+    def with_reestimated_statistics(self):
+        """The run with the test loss and accuracy of its end re-estimated, see final(), where it has batch norm."""
+        run = copy.copy(self)
+        run._at_end = self.metrics.get("reestimated", {})
+        return run
+
+    def final(self, name):
+        """The last values of a series of metrics.json, [member]."""
+        return self._at_end.get(name, self.metrics[name][-1])
 
     @property
     def last_step(self):

@@ -7,5 +7,5 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
 fi
 python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 # Several processes with one thread each use the cores best. (nproc would obey OMP_NUM_THREADS, so it is asked first.)
-JOBS="${JOBS:-$(nproc)}"
+export JOBS="${JOBS:-$(nproc)}"
 export OMP_NUM_THREADS=1

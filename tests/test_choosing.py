@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from test_analyze import IMAGES, PLRS, command, write_run, write_study
 
-from data.analysis import series
+from data.analysis import captions, series
 from data.analysis.choosing import chosen_paths, relative
 from data.analysis.evidence import Evidence
-from data.analysis.figures import learning_curve_numbers
+from data.analysis.figures import figure_numbers, learning_curve_numbers
 from data.analysis.pairing import Pairing
 from data.analysis.regimes import measure_regimes
-from data.analysis.study import Study, final
+from data.analysis.study import Study, final, late_mean, of_average
 from data.commandline import BadInput, lr_name
+from data.runs import Run
 
 
 @pytest.fixture
@@ -356,3 +357,32 @@ def test_boundaries_of_pre_training_are_of_all_seeds_and_2a_of_those_compared(tm
         name: regimes["b2AB"][name] for name in ("shares", "range")
     }  # 55 % exceeds the 50 % of the seed that was fine-tuned, but not the 70 % of all
     assert np.mean([0.5, 0.8, 0.8]) - 0.55 > 0.01
+
+
+# Statistics that are re-estimated
+
+
+def test_final_accuracies_are_with_re_estimated_statistics_where_asked_for(tmp_path):
+    write_study(tmp_path)
+    running = Study(tmp_path)
+    with pytest.raises(BadInput, match="are missing, as runs are of before .*--exclude skips them"):
+        Study(tmp_path, reestimated=True)
+    for number, path in enumerate(sorted(tmp_path.rglob("metrics.json"))):
+        metrics = json.loads(path.read_text())
+        accuracies = [number / 100] * len(metrics["diverged_at"])
+        metrics["reestimated"] = {"test_loss": accuracies, "test_accuracy": accuracies}
+        path.write_text(json.dumps(metrics))
+    study, expected = Study(tmp_path, reestimated=True), {}
+    for number, path in enumerate(sorted(tmp_path.rglob("metrics.json"))):
+        [lrs] = [member["lrs"] for member in Run(path.parent).members]
+        expected[(Run(path.parent).config["stage"], *lrs)] = number / 100
+    for stage, *later in (("pretrain",), *(("finetune", flr) for flr in study.flrs())):
+        found = study.by_plr(stage, final("test_accuracy"), *later)
+        assert found == {
+            plr: [expected[(stage, plr, *later)]] for plr in running.by_plr(stage, final("test_accuracy"), *later)
+        }
+    for value in (late_mean("test_accuracy"), final("train_accuracy")):
+        assert study.by_plr("pretrain", value) == running.by_plr("pretrain", value)
+    assert study.by_plr("swa", of_average(5)) == running.by_plr("swa", of_average(5)) != {}
+    said = "with batch-norm statistics re-estimated"
+    assert [said in captions.small_print(figure_numbers(2, [s]))[-1] for s in (running, study)] == [False, True]

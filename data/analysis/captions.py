@@ -22,6 +22,7 @@ POINTS = {
 }  # what shows runs where it is no point, by figure
 RENAMED = {"side": "image_side", "name": "optimizer"}  # inside of settings, where a name alone does not tell
 WITH_ERROR_BARS = (1, 12)  # figures that have no bands
+WITH_FINAL_ACCURACIES = (2, 8, 10, 12, 19, 22)  # of pre-training and fine-tuning
 WITHOUT_BOUNDARIES = (13, 26)  # figures that do not draw the boundaries between regimes, which they have
 TRAIN_LOSS_ON_TICKS = "of the whole training set at that iteration"
 TRAIN_LOSS_ON_IMAGES = "running mean over the epochs since the point before; at the first point of a stage of the training set, without training"
@@ -118,6 +119,10 @@ def what_is_drawn(experiment, figure):
         )
         if any("range" in place for place in places.values()):
             notes.append(f"Grey bands: where {100 * LIKELY:.0f} % or more of the resamples place them.")
+    if experiment.get("experiment", {}).get("test_statistics") and figure in WITH_FINAL_ACCURACIES:
+        notes.append(
+            "Test accuracies after pre-training and fine-tuning: with batch-norm statistics re-estimated."
+        )
     if figure == CURVES:
         on_ticks = experiment.get("experiment", {}).get("data") == "ticks"
         notes.append(f"Train loss: {TRAIN_LOSS_ON_TICKS if on_ticks else TRAIN_LOSS_ON_IMAGES}.")

@@ -39,6 +39,7 @@ def add_reading_commands(commands):
     claims = commands.add_parser("claims", help="hold the claims of the paper against the runs of one experiment")
     claims.set_defaults(run=claims_command)
     add_folder_arguments(claims)
+    add_statistics_argument(claims)
     claims.add_argument(
         "--run-std",
         type=positive_float,
@@ -71,6 +72,7 @@ def add_reading_commands(commands):
         "folder", nargs="+", help="folders of the run folders of one experiment each; several are compared"
     )
     add_choice_arguments(figures)
+    add_statistics_argument(figures)
     figures.add_argument("--out", type=Path, required=True, help="folder for figureNN.pdf, .png and .json")
     figures.add_argument(
         "--only",
@@ -95,9 +97,18 @@ def add_folder_arguments(parser):
     add_choice_arguments(parser)
 
 
-def study_of(args, paired=False):
+def add_statistics_argument(parser):
+    parser.add_argument(
+        "--reestimated",
+        action="store_true",
+        help="test accuracies after pre-training and fine-tuning with batch-norm statistics re-estimated over the training "
+        "set, as those of averages are, in place of the running ones",
+    )
+
+
+def study_of(args, paired=False, **options):
     """The Study of a command's folder and choice; what is skipped is printed, see say()."""
-    study = Study(args.folder, args.only_runs, args.exclude)
+    study = Study(args.folder, args.only_runs, args.exclude, **options)
     say(study, paired)
     return study
 
@@ -118,7 +129,7 @@ def runs_command(args):
 
 
 def claims_command(args):
-    study = study_of(args, paired=True)
+    study = study_of(args, paired=True, reestimated=args.reestimated)
     regimes, verdicts = measure_regimes(study), judge(study, args.run_std)
     if reported_split(study.settings) != TEST:
         print(f"what is called test accuracy is {reported_split(study.settings)} accuracy in these runs")
@@ -136,7 +147,8 @@ def boundary_command(args):
 
 
 def figures_command(args):
-    studies = [Study(*choice) for choice in choice_by_folder(args.folder, args.only_runs, args.exclude)]
+    choices = choice_by_folder(args.folder, args.only_runs, args.exclude)
+    studies = [Study(*choice, reestimated=args.reestimated) for choice in choices]
     wanted, skipped = args.only or fitting_figures(studies), []
     for study in studies:
         say(study, paired=any(FIGURES[number].paired for number in wanted))

@@ -233,7 +233,7 @@ def number_of_test_samples(study):
 
 
 def final_accuracy(run, index):
-    return as_float(run.metrics["test_accuracy"][-1][index])
+    return as_float(run.final("test_accuracy")[index])
 
 
 def stays_finite(run, index):

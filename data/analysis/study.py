@@ -24,6 +24,7 @@ from data.commandline import BadInput
 from data.runs import geometry_name
 
 # Settings that say how long a run is and what it leaves on disk. All others are the same in all runs of an experiment.
+REESTIMATED = "re-estimated"
 LENGTHS_OF_A_STAGE = ("first_step", "steps", "until_loss", "spacing", "anchor")  # these within a stage
 LENGTHS = (*LENGTHS_OF_A_STAGE, "log_every", "keep", "keep_loss", "windows")
 
@@ -32,14 +33,15 @@ class Study:
     """The complete runs of one experiment, whose settings are the same but for LENGTHS.
 
     only, exclude: shell patterns that choose among the runs in the folder, see choosing.py. stages: those that are looked
-    at; runs of others say only at which length these are. Runs that continue one that is
+    at; runs of others say only at which length these are. reestimated: whether test accuracies at the end of pre-training and
+    fine-tuning are those with batch-norm statistics re-estimated over the training set. Runs that continue one that is
     not among them are `without_parent`, and `incomplete` those that are not complete; neither are in `runs`. Runs that were
     made longer are compared at the length of the others, see lengths.py.
     settings: those that are the same. network: what must be known of the network, see Run.network.
-    Raises BadInput where runs differ, or where no pre-training is among them.
+    Raises BadInput where runs differ, where no pre-training is among them, or where some lack what is reestimated.
     """
 
-    def __init__(self, folder, only=(), exclude=(), stages=STAGES):
+    def __init__(self, folder, only=(), exclude=(), stages=STAGES, reestimated=False):
         self.folder = folder
         every_run = chosen_runs(folder, only, exclude)
         self.without_parent = without_parent(every_run)
@@ -56,6 +58,8 @@ class Study:
         first = self.runs[0]
         self.network = first.network
         self.settings = {name: value for name, value in first.settings.items() if name not in LENGTHS}
+        if reestimated:
+            self._take_reestimated_statistics()
 
     def of_stage(self, stage):
         """The runs of a stage: `pretrain`, `converge`, `finetune` or `swa`.
@@ -63,6 +67,28 @@ class Study:
         Pre-trainings that stop at a train loss (train.py --until-loss) have a length each: `converge` (figure 11).
         """
         return [run for run in self.runs if stage_of(run) == stage]
+
+    def _take_reestimated_statistics(self):
+        """Let final() of the runs be with statistics that are re-estimated. Raises BadInput where some lack them.
+
+        Those of SWA are re-estimated anyway, and training until convergence is not looked at in this way.
+        """
+        if not self.network["barrier"]["batch_norm"]:
+            raise BadInput(f"{self.folder}: its network has no batch norm, whose statistics could be re-estimated")
+        lacking = [
+            run
+            for run in self.of_stage("pretrain") + self.of_stage("finetune")
+            if "reestimated" not in run.metrics
+        ]
+        if lacking:
+            names = named(relative(run.path, self.folder) for run in lacking)
+            raise BadInput(
+                f"{self.folder}: accuracies with re-estimated batch-norm statistics are missing, as runs are of before they "
+                f"were measured, or are compared as they were before they were made longer: {names}; --exclude skips them"
+            )
+        self.runs = [run.with_reestimated_statistics() for run in self.runs]
+        self._by_path = {run.path.resolve(): run for run in self.runs}
+        self.settings["test_statistics"] = REESTIMATED
 
     def _refuse_unlike_runs(self):
         """Raise BadInput where solutions of a stage are no repeats of each other, or one is there twice."""
@@ -158,7 +184,7 @@ class Study:
 
     def whole(self, run):
         """A run as it is on disk, where it is compared as it was before it was made longer."""
-        return next(whole for whole, shown in self.lengths.at_length.items() if shown is run)
+        return next(whole for whole in self.lengths.at_length if whole.path == run.path)
 
     def parent(self, run):
         """The run that a run continues, or None where it is not here."""
@@ -201,7 +227,7 @@ def without_parent(runs):
 
 def final(name):
     """A function (run, member index) -> the last value of a series of metrics.json."""
-    return lambda run, index: run.metrics[name][-1][index]
+    return lambda run, index: run.final(name)[index]
 
 
 def late_values(name):
