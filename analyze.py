@@ -9,6 +9,7 @@
     analyze.py runs FOLDER                    a table of the runs, and what is missing or odd
     analyze.py claims FOLDER                  the claims of the paper, held against the runs of one experiment
     analyze.py boundary FOLDER                the largest learning rate that converges, and the next one
+    analyze.py boundaries claims.json...      a table of the boundaries of several experiments
     analyze.py figures FOLDER... --out DIR    the figures that runs of one experiment permit, or several compared
     analyze.py curves FOLDER --out DIR        learning curves of all stages by learning rate of pre-training
     analyze.py draw DIR/figureNN.json ...     figures again, from the numbers written beside them

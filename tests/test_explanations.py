@@ -1,6 +1,7 @@
 """What is said of boundaries: why they are open, how far runs are, and of figures that are not drawn."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -356,3 +357,32 @@ def test_how_far_every_plr_converged_goes_to_the_standard_error(study, monkeypat
     assert err.splitlines() == convergence_lines(Study(study))
     assert err.splitlines()[2] == "PLR 1e-2: train accuracy 80 %, train loss 1"
     assert len(err.splitlines()) == len(PLRS)
+
+
+# The table of several experiments
+
+
+def test_the_table_of_boundaries(tmp_path, monkeypatch, capsys):
+    regimes = {
+        "b12": {"last": 0.007498942, "next": 0.01, "shares": {"0.007498942": 0.481}, "range": [1e-3, 2e-2]},
+        "b2AB": {"last": 1.0, "next": 2.0},
+        "b23": None,
+    }
+    path = tmp_path / "mine/claims.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"experiment": {"model": "vit", "width": 8, "data": "toy"}, "regimes": regimes}))
+    command(monkeypatch, "boundaries", path)
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| vit, width 8, toy | mine | 7.5e-3 to 1e-2 (48 % of 1000 resamples; 1e-3 to 2e-2) | 1e0 to 2e0 (single runs) "
+        "| not bracketed |"
+    ]
+    for content in ([], {"experiment": {}}, {"experiment": {}, "regimes": {"b12": 1}}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(BadInput, match="is not what `analyze.py claims --json` writes"):
+            command(monkeypatch, "boundaries", path)
+
+
+def test_the_committed_table_is_of_the_committed_claims(monkeypatch, capsys):
+    results = Path(__file__).parent.parent / "results"
+    command(monkeypatch, "boundaries", *sorted(results.glob("*/claims.json"), key=str))
+    assert capsys.readouterr().out in (results / "README.md").read_text()

@@ -1,9 +1,10 @@
-"""The commands of analyze.py that read metrics and measurements alone: runs, claims, boundary, figures, curves, draw."""
+"""The commands of analyze.py that read metrics and measurements alone: runs, claims, boundary, boundaries, figures, curves, draw."""
 
 import sys
 from pathlib import Path
 
 from data.analysis import runs_table
+from data.analysis.boundary_table import boundary_table
 from data.analysis.choosing import add_choice_arguments, choice_by_folder
 from data.analysis.claims import judge, summary
 from data.analysis.explanations import boundary_lines, convergence_bracket, convergence_lines
@@ -62,6 +63,12 @@ def add_reading_commands(commands):
         "--grid",
         action="store_true",
         help="two neighbours of the PLR grid, not narrowed by runs that train until they converge (train.py --until-loss)",
+    )
+
+    table = commands.add_parser("boundaries", help="print a table of the boundaries of several experiments")
+    table.set_defaults(run=boundaries_command)
+    table.add_argument(
+        "claims", type=Path, nargs="+", metavar="claims.json", help="files that `claims --json` wrote"
     )
 
     figures = commands.add_parser(
@@ -144,6 +151,10 @@ def boundary_command(args):
     say(study, paired=True, file=sys.stderr)
     print(*convergence_lines(study), sep="\n", file=sys.stderr)
     print(*map(lr_name, convergence_bracket(study, refined=not args.grid)))
+
+
+def boundaries_command(args):
+    print(*boundary_table(args.claims), sep="\n")
 
 
 def figures_command(args):
