@@ -198,7 +198,9 @@ def _parts(content):
 
 def open_regular(path):
     """Open a file for reading bytes. Raises BadInput where it is a pipe, a device or a folder, which might never end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for its writer
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening has effects: on devices, and on who writes into a pipe
+        raise BadInput(f"{path}: is no regular file; name one")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not wait where it has become a pipe since
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise BadInput(f"{path}: is no regular file; name one")

@@ -40,7 +40,7 @@ def _locked(path, flags, kind):
     Raises BlockingIOError where another process keeps it locked (those that only look do so for a moment), and
     NotImplementedError where the file system locks no folders.
     """
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)  # where it is a pipe, nobody need write into it
     for last in (False, False, True):
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

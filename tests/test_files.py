@@ -17,6 +17,7 @@ import torch
 from data.commandline import BadInput
 from data.files import (
     digest_of,
+    open_regular,
     read_json,
     read_tensors,
     remove_strays,
@@ -249,6 +250,29 @@ def test_errors_that_are_no_fault_of_the_disk_pass_through(tmp_path):
 
     with pytest.raises(RuntimeError, match="a bug"):
         write_atomically(tmp_path / "a", write)
+
+
+# What is no regular file
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path, monkeypatch):
+    """Opening a pipe lets those go on that wait to write into it; opening some devices has effects of its own."""
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("it is opened"))
+    for path in (tmp_path / "pipe", "/dev/null", tmp_path):
+        with pytest.raises(BadInput, match="is no regular file; name one"):
+            open_regular(path)
+
+
+def test_what_becomes_a_pipe_before_it_is_opened_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    as_before = os.stat(tmp_path / "file")
+    monkeypatch.setattr(os, "stat", lambda path: as_before)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(BadInput, match="is no regular file; name one"):
+        open_regular(tmp_path / "pipe")
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 # Tensors

@@ -162,3 +162,26 @@ def test_ctrl_c_while_a_step_is_recorded_leaves_whole_metrics(moment, expected, 
     monkeypatch.undo()
     assert call(*command) == 0
     assert strict_json(tmp_path / "run/metrics.json") == expected
+
+
+def test_what_kills_left_in_a_run_folder_is_removed_and_what_others_put_there_is_not(tmp_path):
+    """Of training and of measuring; a file that a living process writes is not removed either."""
+    names = [".checkpoint.pt.12.tmp", ".metrics.json.12.tmp", ".features.json.12.tmp", ".mine.tmp"]
+    command = ["train", *SHORT, "--out", tmp_path]
+    assert call(*command) == 0
+    for removed, start in (
+        (names[:3], lambda: call(*command)),
+        (names[1:3], lambda: Run(tmp_path).write_measurement("features", {"solution": []})),
+    ):
+        for name in names:
+            (tmp_path / name).write_text("a part")
+        start()
+        assert {path.name for path in tmp_path.glob(".*")} == {*names} - {*removed}
+
+
+def test_a_pipe_in_the_place_of_a_lock_holds_nobody_up(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    assert not locks.is_held(tmp_path)
+    held = locks.hold(tmp_path)
+    assert locks.is_held(tmp_path)
+    locks.release(held)
