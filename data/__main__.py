@@ -89,7 +89,7 @@ def main(arguments=None):
     out = chosen.out or Path("datasets") / f"{chosen.set}{size}.pt"
     limits = Limits(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(Limits)})
     _refuse_unfit_place(out)
-    remove_strays(out)
+    remove_strays(out.parent, out.suffix)
     if chosen.check or out.exists():
         image_set, wanted = load_image_set(out), describe_source(chosen.set, chosen.source, limits)
         if chosen.check:

@@ -60,16 +60,19 @@ def _open_held(path):
         file.close()  # it was removed in between
 
 
-def remove_strays(path):
-    """Remove what killed processes left of files in the folder of `path` that end like it."""
-    path = Path(path)
-    left_by_a_kill = re.compile(rf"\..+{re.escape(path.suffix)}\.\d+\.tmp")  # as write_atomically() names them
-    with contextlib.suppress(OSError):
-        for stray in path.parent.iterdir():
-            if left_by_a_kill.fullmatch(stray.name):
-                with open(stray, "rb") as file, contextlib.suppress(BlockingIOError):  # held by one that is alive
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    stray.unlink()
+def remove_strays(folder, *endings):
+    """Remove what killed processes left in a folder, if there is one, of files whose names end so (".json", ...)."""
+    ending = "|".join(map(re.escape, endings))
+    left_by_a_kill = re.compile(rf"\..+({ending})\.\d+\.tmp")  # as write_atomically() names them
+    try:
+        strays = [path for path in Path(folder).iterdir() if left_by_a_kill.fullmatch(path.name)]
+    except OSError:  # no folder, or not to be read
+        return
+    for stray in strays:
+        # Those of living processes are held, see _open_held(); others may be somebody else's.
+        with contextlib.suppress(OSError, BadInput), open_regular(stray) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stray.unlink()
 
 
 DIGEST = "sha256"  # key of the digest in a tensor file

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from data.commandline import BadInput, say
-from data.files import write_json, write_tensors
+from data.files import remove_strays, write_json, write_tensors
 from data.locks import LOCK, hold, release
 from data.runs import (
     COMPLETE,
@@ -143,8 +143,7 @@ class OpenRun(Run):
             raise
 
     def _open(self, path, config, device):
-        for left_by_a_kill in path.glob(".*.tmp"):
-            left_by_a_kill.unlink()
+        remove_strays(path, ".json", ".pt")
         if not (path / "config.json").exists():
             write_json(path / "config.json", {**config, **describe_execution(device)})
         super().__init__(path)

@@ -28,7 +28,7 @@ import torch
 
 from data import schema
 from data.commandline import BadInput, Refused, lr_name
-from data.files import digest_of, read_json, read_tensors, write_json
+from data.files import digest_of, read_json, read_tensors, remove_strays, write_json
 from data.locks import hold, release
 
 RUNNING, COMPLETE = "running", "complete"
@@ -336,6 +336,7 @@ class Run:
         """Write a measurement beside the run. Raises Refused while another process holds the folder."""
         held = hold(self.path)
         try:
+            remove_strays(self.path, ".json")
             write_json(
                 self.path / f"{name}.json", content | ({"end": self.last_step} if measures_the_end(name) else {})
             )

@@ -180,16 +180,26 @@ def test_strays_of_killed_processes_are_removed(tmp_path):
         (tmp_path / name).write_text("something else")
     strays = [killed_while_writing(tmp_path / name) for name in ("a.pt", "b.pt")]
     assert all(stray.exists() for stray in strays)
-    remove_strays(tmp_path / "b.pt")
+    remove_strays(tmp_path, ".pt")
     assert sorted(os.listdir(tmp_path)) == sorted(others)
-    remove_strays(tmp_path / "none" / "b.pt")
+    remove_strays(tmp_path / "none", ".pt")
+    strays = [killed_while_writing(tmp_path / name) for name in ("a.pdf", "b.png")]
+    remove_strays(tmp_path, ".pdf", ".png")
+    assert sorted(os.listdir(tmp_path)) == sorted(others) and len({*strays}) == 2
+
+
+def test_pipes_named_like_strays_are_left_alone(tmp_path):
+    os.mkfifo(tmp_path / ".a.pt.12.tmp")
+    stray = killed_while_writing(tmp_path / "z.pt")
+    remove_strays(tmp_path, ".pt")
+    assert (tmp_path / ".a.pt.12.tmp").is_fifo() and not stray.exists()
 
 
 def test_files_that_are_being_written_are_no_strays(tmp_path):
     stray = killed_while_writing(tmp_path / "killed.pt")
 
     def write(file):
-        remove_strays(tmp_path / "other.pt")
+        remove_strays(tmp_path, ".pt")
         assert os.fstat(file.fileno()).st_nlink == 1 and not stray.exists()
         file.write(b"new")
 
@@ -212,7 +222,7 @@ def test_folders_that_cannot_be_locked_are_written_to(tmp_path, monkeypatch):
     stray = killed_while_writing(tmp_path / "a.pt")
     monkeypatch.setattr(fcntl, "flock", fail)
     write_atomically(tmp_path / "a.pt", lambda file: file.write(b"new"))
-    remove_strays(tmp_path / "a.pt")
+    remove_strays(tmp_path, ".pt")
     assert (tmp_path / "a.pt").read_bytes() == b"new" and stray.exists()
 
 
