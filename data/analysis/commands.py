@@ -9,6 +9,7 @@ from data.analysis.choosing import add_choice_arguments, choice_by_folder
 from data.analysis.claims import judge, summary
 from data.analysis.explanations import boundary_lines, convergence_bracket, convergence_lines
 from data.analysis.figures import (
+    ENDINGS,
     FIGURES,
     draw_again,
     draw_figure,
@@ -20,7 +21,7 @@ from data.analysis.figures import (
 from data.analysis.regimes import measure_regimes
 from data.analysis.study import Study
 from data.commandline import BadInput, lr_name, positive_float
-from data.files import write_json
+from data.files import remove_strays, write_json
 from data.images import TEST, reported_split
 
 
@@ -126,7 +127,14 @@ def say(study, paired, file=None):
         print(line, file=file)
 
 
+def remove_strays_beside(*paths):
+    """remove_strays() of files like those that are to be written, None where there is none."""
+    for path in filter(None, paths):
+        remove_strays(path.parent, path.suffix)
+
+
 def runs_command(args):
+    remove_strays_beside(args.json, args.csv)
     rows = runs_table.table(args.folder, args.only_runs, args.exclude)
     print(*runs_table.text_lines(rows), sep="\n")
     if args.json:
@@ -136,6 +144,7 @@ def runs_command(args):
 
 
 def claims_command(args):
+    remove_strays_beside(args.json)
     study = study_of(args, paired=True, reestimated=args.reestimated)
     regimes, verdicts = measure_regimes(study), judge(study, args.run_std)
     if reported_split(study.settings) != TEST:
@@ -158,6 +167,7 @@ def boundaries_command(args):
 
 
 def figures_command(args):
+    remove_strays(args.out, *ENDINGS)
     choices = choice_by_folder(args.folder, args.only_runs, args.exclude)
     studies = [Study(*choice, reestimated=args.reestimated) for choice in choices]
     wanted, skipped = args.only or fitting_figures(studies), []
@@ -184,12 +194,14 @@ def figures_command(args):
 
 
 def curves_command(args):
-    study = study_of(args, paired=True)
+    remove_strays(args.out, *ENDINGS)
+    numbers = learning_curve_numbers(study_of(args, paired=True))
     args.out.mkdir(parents=True, exist_ok=True)
-    write_json(args.out / "curves.json", learning_curve_numbers(study))
+    write_json(args.out / "curves.json", numbers)
     draw_figure(args.out / "curves.json")
 
 
 def draw_command(args):
     for path in args.figures:
+        remove_strays(path.parent, *ENDINGS)
         draw_again(path)

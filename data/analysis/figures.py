@@ -1,6 +1,7 @@
 """Which figure of the paper shows what, of which networks: its number, its numbers, and the files it is drawn to."""
 
 import functools
+import io
 from typing import NamedTuple
 
 from matplotlib import pyplot as plt
@@ -10,7 +11,7 @@ from data.analysis import drawing, drawing_other, learning_curves, series
 from data.analysis.axes import STYLE
 from data.analysis.captions import CURVES, STAGES, add_small_print
 from data.commandline import BadInput
-from data.files import read_json
+from data.files import read_json, write_atomically
 
 
 class Figure(NamedTuple):
@@ -104,6 +105,9 @@ def plain_runs(study, stage):
     return [run for run in study.of_stage(stage) if len(run.members[0]["lrs"]) == 1 + (stage == "finetune")]
 
 
+ENDINGS = (".json", ".pdf", ".png")  # of the files of a figure
+
+
 # What drawing raises for numbers that are not such as series functions give.
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 WRITE_AGAIN = "write it again with analyze.py figures"
@@ -133,7 +137,9 @@ def draw_figure(path):
         figure = DRAWN[name](numbers)
         whole = add_small_print(figure, numbers)
         for suffix, options in ((".pdf", {"metadata": {"CreationDate": None}}), (".png", {"dpi": 200})):
-            figure.savefig(path.with_suffix(suffix), bbox_inches=whole, **options)
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=suffix[1:], bbox_inches=whole, **options)
+            write_atomically(path.with_suffix(suffix), lambda file, drawn=drawn: file.write(drawn.getbuffer()))
         plt.close(figure)
     print(f"{path.with_suffix('.pdf')}")
 
