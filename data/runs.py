@@ -327,10 +327,10 @@ class Run:
             return content if content.get("end", of_whole) == self.last_step else None
         return content
 
-    def measured(self):
-        """The names of the measurements that were made."""
-        names = {path.stem for path in self.path.glob("*.json")} - {"config", "metrics"}
-        return {name for name in names if self.measurement(name)} if "earlier" in self.config else names
+    @property
+    def measurement_files(self):
+        """The names of the measurements that there are files of, in order; some may be damaged, or of another end."""
+        return sorted(path.stem for path in self.path.glob("*.json") if schema.is_measurement(path.stem))
 
     def write_measurement(self, name, content):
         """Write a measurement beside the run. Raises Refused while another process holds the folder."""

@@ -280,6 +280,11 @@ def fault_of_metrics(metrics, sizes, settings):
         return f"step ends at {steps[-1]}, but status is complete and settings.steps {length}"
 
 
+def is_measurement(name):
+    """Whether a measurement can have this name, see MEASUREMENTS."""
+    return name.split("-")[0] in MEASUREMENTS
+
+
 def fault_of_measurement(name, content, sizes):
     """What is wrong with a measurement of this name, see fault()."""
     return fault(content, MEASUREMENTS.get(name.split("-")[0], {}) | {"end": Optional(WHOLE)}, {**sizes})

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 import shutil
 import sys
 from unittest import mock
@@ -394,3 +395,26 @@ def test_missing_rows_are_noticed(measured, tmp_path, capsys):
     assert f"{path}/metrics.json: step lacks 2 of the multiples of 1 (settings.log_every); restore" in one_line(
         capsys
     )
+
+
+@pytest.mark.parametrize(
+    "kind, name, content, only, drawn",
+    [
+        ("ticks", "features", "{", [], ["04", "15", "16"]),
+        ("ticks", "geometry-*", '{"angle": 1}', ["--only", 4, 16], ["04"]),
+        ("images", "norms", "[]", ["--only", 1], ["01"]),
+    ],
+)
+def test_damaged_measurements_are_no_success(kind, name, content, only, drawn, measured, tmp_path, capsys):
+    """Figures that do not need them are drawn first; claims would be judged by what is left."""
+    shutil.copytree(measured / kind, tmp_path / "runs")
+    [path, *_] = sorted((tmp_path / "runs/pretrain").rglob(f"{name}.json"))
+    path.write_text(content)
+    capsys.readouterr()
+    for arguments in (
+        ["claims", tmp_path / "runs"],
+        ["figures", tmp_path / "runs", *only, "--out", tmp_path / "out"],
+    ):
+        assert call_analyze(*arguments) == 2
+        assert re.search(f"{path}: .*; remove it and measure again\n$", one_line(capsys))
+    assert [file.stem[-2:] for file in sorted((tmp_path / "out").glob("*.png"))] == drawn

@@ -5,11 +5,12 @@ import fcntl
 import json
 
 import pytest
-from test_analyze import IMAGES, TICKS, command, write_run, write_study
+from test_analyze import IMAGES, TICKS, command, whole, write_run, write_study
 from test_choosing import with_argv
 
 from data.analysis.runs_table import COLUMNS, table, text_lines, write_csv
 from data.commandline import BadInput
+from data.files import write_json
 
 
 @pytest.fixture
@@ -108,11 +109,19 @@ def test_what_is_odd_is_noted(study):
     assert [of["notes"] for of in table(study) if of["run"] not in notes] == [[]] * 20
 
 
+MEASURED = {
+    "norms": {"checkpoint": [[1.0]]},
+    "band": {"class": "cat", "panels": []},
+    "bands": {"accuracy": {"full": [0.5]}},
+    "sharpness": {"test_accuracy": [0.5]},
+}
+
+
 def test_a_measurement_is_missing_where_runs_of_the_same_stage_have_it(study):
     names = {"pretrain/0.1": ("norms", "band-images"), "finetune/0.1-1e-05": ("bands-keep", "sharpness-loss-1e-1")}
     for run, of_run in names.items():
         for name in of_run:
-            (study / run / f"{name}.json").write_text("{}")
+            write_json(study / run / f"{name}.json", whole(name, MEASURED[name.split("-")[0]]))
     (study / "finetune/1.0-1e-05/loss-1e-1.pt").touch()
     lacking = {found["run"]: found["notes"] for found in table(study) if found["notes"]}
     plrs = ("0.0001", "0.001", "0.01", "1.0")
@@ -252,3 +261,23 @@ def test_names_that_are_not_utf8_are_written_as_they_are(tmp_path, monkeypatch):
 def test_a_folder_without_runs_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="holds no run folders"):
         table(tmp_path)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_damaged_measurements_are_odd(grown, study, monkeypatch, capsys):
+    """Of runs that were made longer, too, whose measurements tell by what is in them which end they are of."""
+    config = json.loads((study / "pretrain/0.1/config.json").read_text())
+    earlier = {"earlier": [{"steps": 10, "keep": [10]}]} if grown else {}
+    (study / "pretrain/0.1/config.json").write_text(json.dumps(config | earlier))
+    for name in ("norms", "bands-keep"):
+        whole_one = whole(name, MEASURED[name.split("-")[0]]) | {"end": 20}
+        write_json(study / "pretrain/0.1" / f"{name}.json", whole_one)
+        write_json(study / "pretrain/0.01" / f"{name}.json", whole_one)
+    (study / "pretrain/0.1/norms.json").write_text("{")
+    (study / "pretrain/0.1/mine.json").write_text("[]")
+    command(monkeypatch, "runs", study)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pretrain/0.1 ")]
+    assert f"{study}/pretrain/0.1/norms.json: is not valid JSON" in line and "remove it and measure again" in line
+    assert "not measured" not in line and "bands" not in line and "mine" not in line
+    notes = [found["notes"] for found in table(study) if found["run"].startswith("pretrain/")]
+    assert sorted(map(len, notes)) == [0, 1, 1, 1, 1] and ["not measured: bands-keep, norms"] in notes

@@ -146,6 +146,7 @@ def runs_command(args):
 def claims_command(args):
     remove_strays_beside(args.json)
     study = study_of(args, paired=True, reestimated=args.reestimated)
+    study.refuse_damaged()
     regimes, verdicts = measure_regimes(study), judge(study, args.run_std)
     if reported_split(study.settings) != TEST:
         print(f"what is called test accuracy is {reported_split(study.settings)} accuracy in these runs")
@@ -191,6 +192,8 @@ def figures_command(args):
         draw_figure(path)
     if args.only and skipped:
         raise BadInput(f"--only: {len(skipped)} of {len(wanted)} figures are not drawn: {'; '.join(skipped)}")
+    for study in studies:
+        study.refuse_damaged()
 
 
 def curves_command(args):

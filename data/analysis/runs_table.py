@@ -19,7 +19,7 @@ from data.analysis.choosing import chosen_paths, relative
 from data.analysis.lengths import Lengths, kind_of, stage_of
 from data.analysis.pairing import STAGES, title
 from data.analysis.regimes import FALLS, TOO_SHORT, as_float, why_unfinished
-from data.analysis.study import LENGTHS
+from data.analysis.study import LENGTHS, measurements
 from data.commandline import BadInput, counted, lr_name
 from data.files import write_atomically
 from data.images import TEST, reported_split
@@ -151,17 +151,18 @@ class Surroundings:
         self.paths = {run.path.resolve() for run in runs}
         self.most = most_common_settings(runs, {name for run in runs for name in run.settings} - {*LENGTHS})
         of_kinds, self.measured = {}, {}
+        self.measurements = {run: measurements(run) if run.complete else (set(), []) for run in runs}
         for run in runs:
             of_kinds.setdefault(kind_of(run), []).append(run)
-            if run.complete:
-                self.measured.setdefault((kind_of(run), later_lrs(run)), set()).update(run.measured() - ONCE)
+            there, _ = self.measurements[run]
+            self.measured.setdefault((kind_of(run), later_lrs(run)), set()).update(there - ONCE)
         lengths = set(LENGTHS) - {*KEPT}
         self.most_of_kind = {kind: most_common_settings(of_kind, lengths) for kind, of_kind in of_kinds.items()}
         self.next_stages, self.expected_stages = next_stages(runs)
         self.at_length = Lengths(runs).at_length
 
     def notes_on(self, run):
-        """What is odd about a run: settings unlike most, a parent that is gone, stages and measurements that others have."""
+        """What is odd about a run: settings unlike most, a parent that is gone, what is damaged, what only others have."""
         most = self.most | self.most_of_kind[kind_of(run)]
         notes = [
             f"{name.replace('_', ' ')} {run.settings.get(name)}, of most {of_most}"
@@ -174,7 +175,9 @@ class Surroundings:
         if shown is not None and shown is not run:
             notes.append(f"compared as it was at {run.unit} {shown.settings['steps']}")
         if run.complete:
-            missing = self.measured[kind_of(run), later_lrs(run)] - run.measured()
+            there, damage = self.measurements[run]
+            notes += damage
+            missing = self.measured[kind_of(run), later_lrs(run)] - there
             missing = sorted(name for name in missing if is_measurable(run, name))
             notes += [f"not measured: {', '.join(missing)}"] if missing else []
             notes += self.note_on_next_stages(run) if stage_of(run) == "pretrain" else []

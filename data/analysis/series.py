@@ -251,6 +251,7 @@ def practical_numbers(study):
     try:
         geometry = geometry_numbers(study)
     except BadInput:
+        study.refuse_damaged()
         geometry = None
     tuned = [panel for panel in row["panels"] if panel["stage"] == "finetune"]
     if not tuned:

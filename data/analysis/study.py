@@ -124,6 +124,12 @@ class Study:
             )
         return lines + self.lengths.lines(self.folder)
 
+    def refuse_damaged(self):
+        """Raise BadInput where measurements are there, but damaged: what is shown would lack them without a word."""
+        damage = [line for run in self.runs for line in measurements(run)[1]]
+        if damage:
+            raise BadInput(named(damage, "; also "))
+
     def pairing_lines(self):
         """What to say of seeds that stages or PLRs lack, and others that are skipped for it where means are compared."""
         return [f"{self.folder}: {line}" for line in self.pairing.lines()]
@@ -266,6 +272,19 @@ def of_average(window, name="test_accuracy"):
 @functools.cache  # every pair, stage and solution asks for them
 def measurement(run, name):
     return run.measurement(name)
+
+
+def measurements(run):
+    """({names of the measurements that are there}, [what is wrong with those of them that are damaged, a line each])."""
+    there, damage = set(), []
+    for name in run.measurement_files:
+        try:
+            if measurement(run, name) is None:  # of another end
+                continue
+        except BadInput as error:
+            damage.append(str(error))
+        there.add(name)
+    return there, damage
 
 
 def features_of(solution):
