@@ -24,6 +24,7 @@ from data.commandline import (
     natural,
     positive_float,
     positive_int,
+    radius,
     run,
     save_requested,
     say,
@@ -421,9 +422,7 @@ def main():
     )
     parser.add_argument("--steps", type=positive_int, required=True, help=STEPS_HELP)
     parser.add_argument("--batch-size", type=positive_int, help="samples (default: the paper's for the network)")
-    parser.add_argument(
-        "--rho", type=positive_float, help="radius of the sphere (default: the paper's for the network)"
-    )
+    parser.add_argument("--rho", type=radius, help="radius of the sphere (default: the paper's for the network)")
     for name, kind in OPTIMIZER_OPTIONS.items():
         usual = [f"{network} {record.optimizer[name]:g}" for network, record in networks_with("optimizer", name)]
         flag = f"--{name.replace('_', '-')}"

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import difflib
 import io
-import math
 import os
 import re
 import shlex
@@ -130,17 +129,30 @@ def suggestion(name, names):
     return f"; did you mean {close[0]}?" if close else ""
 
 
+# Of finite numbers above 0: of these and of radii float32 holds all products lr * rho^2, so that none becomes 0 or infinite.
+LIMITS = (1e-30, 1e30)
+RADII = (1e-4, 1e4)
 LARGEST = 10**15  # whole number: products of such with small ones are still exact in the floats of JSON's readers
 
 
 def positive_float(text):
-    """A finite number above 0, for argparse."""
-    return _number(text, float, lambda value: math.isfinite(value) and value > 0, "a finite number above 0")
+    """A finite number above 0, within LIMITS, for argparse."""
+    return _number(text, float, lambda value: _within(LIMITS, value), f"a finite number above 0, {_range(LIMITS)}")
+
+
+def radius(text):
+    """A number within RADII, for argparse."""
+    return _number(text, float, lambda value: _within(RADII, value), f"a radius {_range(RADII)}")
 
 
 def non_negative_float(text):
-    """A finite number of at least 0, for argparse."""
-    return _number(text, float, lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
+    """A finite number of at least 0, which is 0 or within LIMITS, for argparse."""
+    return _number(
+        text,
+        float,
+        lambda value: value == 0 or _within(LIMITS, value),
+        f"a finite number of at least 0, or {_range(LIMITS)}",
+    )
 
 
 def fraction(text):
@@ -158,6 +170,14 @@ def natural(text):
     return _number(
         text, int, lambda value: 0 <= value <= LARGEST, f"a whole number of at least 0, at most {LARGEST}"
     )
+
+
+def _within(limits, value):
+    return limits[0] <= value <= limits[1]
+
+
+def _range(limits):
+    return f"from {lr_name(limits[0])} to {lr_name(limits[1])}"
 
 
 def _number(text, kind, is_allowed, description):

@@ -8,15 +8,18 @@ import itertools
 import math
 from typing import NamedTuple
 
+from data.commandline import LIMITS, RADII
+
 NULL = type(None)
 LARGEST = 2**53  # of whole numbers: more is nothing that is counted here, and too large for tensors
 
 
 class Kind(NamedTuple):
-    """A value of one of some types; numbers above a limit; where there are choices, one of these."""
+    """A value of one of some types; numbers above a limit, up to another; where there are choices, one of these."""
 
     types: frozenset
     above: float = -math.inf
+    most: float = math.inf
     choices: tuple = ()
 
 
@@ -56,8 +59,10 @@ WHOLE = Kind(frozenset({int}), above=-1)  # at least 0
 COUNT = Kind(frozenset({int}), above=0)
 TEXT, FLAG = Kind(frozenset({str})), Kind(frozenset({bool}))
 REAL, POSITIVE = Kind(frozenset({int, float})), Kind(frozenset({int, float}), above=0)
+# What is beyond what can be asked for would be infinite in training, and is nothing to draw.
+RATE, RADIUS = (Kind(frozenset({int, float}), above=0, most=most) for _, most in (LIMITS, RADII))
 MEASURED = Kind(frozenset({int, float, NULL}))  # null: not measured or not finite
-OPTION = Kind(frozenset({int, float, bool}))
+OPTION = Kind(frozenset({int, float, bool}), most=LIMITS[1])
 
 OF_MEMBERS = Array(MEASURED, "member")
 SERIES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -77,7 +82,7 @@ SETTINGS = {
     "model": TEXT,
     "optimizer": Optional({"name": one_of("projected-sgd", "sgd", "adam"), OTHERS: OPTION}),
     "batch_size": COUNT,
-    "rho": Nullable(POSITIVE),
+    "rho": Nullable(RADIUS),
     "compile": Optional(FLAG),
     "first_step": WHOLE,
     "steps": WHOLE,
@@ -108,7 +113,7 @@ CONFIG = EXECUTION | {
     "stage": one_of("pretrain", "finetune", "swa"),
     "network": Optional(NETWORK),
     "settings": SETTINGS,
-    "members": Array({"lrs": Array(POSITIVE), "seed": WHOLE, "data_seed": Optional(WHOLE)}, "member"),
+    "members": Array({"lrs": Array(RATE), "seed": WHOLE, "data_seed": Optional(WHOLE)}, "member"),
     "parent": Nullable({"run": TEXT, "step": WHOLE, "sha256": Optional(TEXT)}),
     "data_file": Nullable(TEXT),
     "samples": Optional({"train": COUNT, "test": COUNT}),
@@ -220,8 +225,8 @@ def _all_fit(values, schema, sizes):
     if not isinstance(schema, Kind) or schema.choices or not types <= schema.types:
         return False
     numbers = [value for value in values if value is not None]
-    is_any = not numbers or schema.above == -math.inf and int not in types
-    return is_any or schema.above < min(numbers) and max(numbers) <= LARGEST
+    is_any = not numbers or schema.above == -math.inf and schema.most == math.inf and int not in types
+    return is_any or schema.above < min(numbers) and max(numbers) <= min(schema.most, LARGEST)
 
 
 def _fault_of_kind(value, kind, where):
@@ -231,8 +236,9 @@ def _fault_of_kind(value, kind, where):
         return f"{where} is {value!r:.40}, none of {', '.join(kind.choices)}"
     if isinstance(value, int | float) and not value > kind.above:
         return f"{where} is {value:g}, not above {kind.above:g}"
-    if isinstance(value, int) and value > LARGEST:
-        return f"{where} is {value:g}, more than {LARGEST}"
+    most = min(kind.most, LARGEST if isinstance(value, int) else math.inf)
+    if isinstance(value, int | float) and value > most:
+        return f"{where} is {value:g}, more than {most:g}"
 
 
 def fault_of_config(config, sizes):

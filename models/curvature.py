@@ -112,8 +112,10 @@ class SphereHessian:
         device, dtype = self.radial.device, self.radial.dtype
 
         def times(vector):
-            product = self.times(torch.from_numpy(vector.ravel()).to(device, dtype))
-            return product.cpu().numpy().astype(np.float64)
+            product = self.times(torch.from_numpy(vector.ravel()).to(device, dtype)).cpu().numpy()
+            if not np.isfinite(product).all():  # of which LAPACK would complain on the terminal
+                raise FloatingPointError
+            return product.astype(np.float64)
 
         operator = LinearOperator((self.size, self.size), matvec=times, dtype=np.float64)
         # Tangent, as some versions of scipy take it as it is: the weights' own direction is an eigenvector, with 0.
@@ -129,7 +131,7 @@ class SphereHessian:
                 tol=tolerance,
                 maxiter=most_products // basis,
             )
-        except ArpackError:  # no convergence, or numbers that are not finite
+        except (ArpackError, FloatingPointError):  # no convergence, or numbers that are not finite
             return math.nan, math.nan
         residual = np.linalg.norm(times(vectors[:, 0]) - values[0] * vectors[:, 0])
         return float(values[0]), float(residual)
