@@ -9,13 +9,14 @@ from pathlib import Path
 
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
-from data.open_run import describe_child, finished_runs, refuse_others, step_to_begin_at
+from data.open_run import describe_child, finished_runs, step_to_begin_at
 from train import (
     STEPS_HELP,
     add_continuing_arguments,
     add_keep_loss_argument,
     complete_run,
     place_of,
+    refuse_what_cannot_be_made,
     train_to_the_end,
 )
 
@@ -45,7 +46,7 @@ def main():
         if args.keep_loss and len(parent.members) > 1:
             raise BadInput(f"{parent.path}: has several members; --keep-loss is for runs with one")
     children = [describe(parent, lr, args) for parent in parents for lr in args.lr]
-    refuse_others((path, config) for _, path, config in children)
+    refuse_what_cannot_be_made(children, device)
     for number, (parent, path, config) in enumerate(children, 1):
 
         def work(run, task, parent=parent):

@@ -16,11 +16,11 @@ import torch
 
 from data.commandline import BadInput, Parser, Refused, natural, positive_int, run
 from data.device import device_of
-from data.open_run import describe_child, finished_runs, refuse_others, step_to_begin_at
+from data.open_run import describe_child, finished_runs, step_to_begin_at
 from data.runs import Run, is_run
 from models.requests import network_of
 from models.solutions import refuse_unlike
-from train import add_continuing_arguments, complete_run, place_of, train
+from train import add_continuing_arguments, complete_run, place_of, refuse_what_cannot_be_made, train
 
 
 class WindowAverages:
@@ -93,7 +93,7 @@ def main():
     device = device_of(args.device)
     parents = finished_runs(args.runs, args.from_step)
     children = [describe(parent, args) for parent in parents]
-    refuse_others((path, config) for _, path, config in children)
+    refuse_what_cannot_be_made(children, device)
     for number, (parent, path, config) in enumerate(children, 1):
         work = functools.partial(average, parent, checkpoint_seconds=args.checkpoint_seconds)
         complete_run(path, config, device, work, place_of(number, len(children)))

@@ -31,7 +31,7 @@ from data.commandline import (
 )
 from data.device import BF16, FP32, TF32, add_device_argument, device_of, use_precision
 from data.files import as_written
-from data.open_run import OpenRun
+from data.open_run import OpenRun, is_finished, refuse_shared_folders
 from data.runs import FORMAT, RUNNING, SERIES, is_run, loss_name, step_name
 from data.seeds import init_seed, seed_of
 from models import dropout, optimizers, sphere
@@ -227,6 +227,28 @@ def complete_run(path, config, device, work, place=""):
             run.take_length()
             run.finish(work(run, task))
         say(f"{run.name}: complete")
+
+
+def refuse_what_cannot_be_made(children, device):
+    """Raise Refused or BadInput where a command could not make one of its runs, [(parent, folder, config)], before the
+    first write of all: the folder is that of another, weights or image set are missing or damaged, or memory is short.
+
+    Weights and image sets are read wholly, each once.
+    """
+    refuse_shared_folders((path, config) for _, path, config in children)
+    beginnings, networks = {}, {}
+    for parent, path, config in children:
+        if not is_finished(path, config):
+            begun, settings = config["parent"], config["settings"]
+            beginnings[parent.path, begun["step"], begun["sha256"]] = parent
+            if network_of(config).task == "images":
+                load_data(config, device)
+                networks[repr([settings[name] for name in ("model", "width", "classes", "shape")])] = config
+    for config in networks.values():
+        fix = "stop other programs, or use another --device"
+        refuse_unfit_shape(config["settings"]["model"], network_of(config), config["settings"], device, fix)
+    for (_, step, digest), parent in beginnings.items():
+        parent.weights_at(step, digest=digest)
 
 
 def place_of(number, count):

@@ -151,7 +151,7 @@ def non_negative_float(text):
         text,
         float,
         lambda value: value == 0 or _within(LIMITS, value),
-        f"a finite number of at least 0, or {_range(LIMITS)}",
+        f"a finite number of at least 0: 0, or {_range(LIMITS)}",
     )
 
 

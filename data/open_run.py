@@ -70,11 +70,38 @@ def step_to_begin_at(parent, step):
     return min(step, parent.last_step) if ended_early else step
 
 
-def refuse_others(runs):
-    """Raise Refused where a folder holds a run that another command made. runs: [(folder, config)]."""
+def is_finished(path, config):
+    """Whether a run that is asked for by its config is there and complete.
+
+    Raises Refused where the folder holds one that another command made, and BadInput where it holds other things.
+    """
+    if not is_run(path):
+        refuse_unfit_folder(path)
+        return False
+    run = Run(path)
+    return run.settings_for(config) == run.settings and run.complete
+
+
+def refuse_unfit_folder(path):
+    """Raise BadInput where there is no run folder and none can be made: in a file, or where other things are."""
+    path = Path(path)
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise BadInput(f"{path}: cannot be made a folder ({there} is a file); name another one")
+    names = {file.name for file in path.iterdir()} if there == path else set()
+    strangers = sorted(name for name in names - {LOCK} if not name.startswith("."))
+    if strangers and "config.json" not in names:
+        raise BadInput(f"{path}: is not a run folder, yet it holds {strangers[0]}; name a new or empty folder")
+
+
+def refuse_shared_folders(runs):
+    """Raise BadInput where two runs that a command asks for, [(folder, config)], would be in one folder."""
+    asked = {}
     for path, config in runs:
-        if is_run(path):
-            Run(path).settings_for(config)
+        if asked.setdefault(path, config) != config:
+            raise BadInput(
+                f"{path}: two runs of this command would be in this folder; give them to two commands with other --out"
+            )
 
 
 def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, keep_losses=()):
@@ -127,14 +154,11 @@ class OpenRun(Run):
 
     def __init__(self, path, config, device):
         path = Path(path)
+        refuse_unfit_folder(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"{path}: cannot be made a folder ({error.strerror}); name another one") from None
-        names = {file.name for file in path.iterdir()}
-        strangers = sorted(name for name in names - {LOCK} if not name.startswith("."))
-        if strangers and "config.json" not in names:
-            raise BadInput(f"{path}: is not a run folder, yet it holds {strangers[0]}; name a new or empty folder")
         self.held = hold(path)
         try:
             self._open(path, config, device)

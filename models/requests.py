@@ -61,9 +61,12 @@ def refuse_unknown(network, asked, known):
         raise BadInput(f"--{unknown[0].replace('_', '-')}: is not for {network}; leave it out")
 
 
-def refuse_unfit_shape(name, network, settings, device):
-    """Raise BadInput where a network of such settings cannot be built, or does not fit into the device's memory."""
-    fix = f"give others (--width, {', '.join(f'--{n}' for n in shape_names())})"
+def refuse_unfit_shape(name, network, settings, device, fix=None):
+    """Raise BadInput where a network of such settings cannot be built, or does not fit into the device's memory.
+
+    fix: by default that the settings are to be others.
+    """
+    fix = fix or f"give others (--width, {', '.join(f'--{n}' for n in shape_names())})"
     try:
         with torch.device("meta"):  # without its numbers
             built = network.build(settings["width"], settings["classes"], **settings["shape"])
