@@ -217,7 +217,8 @@ def silence():
     os.close(nowhere)
 
 
-save_requested = threading.Event()  # by SIGUSR1
+# By SIGUSR1, where a scheduler warns all processes of a job. Of SLURM only the job's shell is warned: scripts/requeue.sh.
+save_requested = threading.Event()
 
 
 class Progress:
