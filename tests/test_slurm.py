@@ -18,7 +18,10 @@ from conftest import random_image_set
 from data.images import save_image_set
 
 ROOT = Path(__file__).parent.parent
-SWEEP = ["scripts/sweep.slurm"]
+SWEEP, SEARCH = ["scripts/sweep.slurm"], ["scripts/find_lr.slurm", "si-mlp", "ticks"]
+needs_search = pytest.mark.skipif(
+    not (ROOT / "scripts/find_lr.sh").exists(), reason="there is no scripts/find_lr.sh"
+)
 BY_SIGTERM = 128 + signal.SIGTERM
 
 
@@ -45,6 +48,7 @@ def commands(folder, **texts):
 
 PYTHON = """#!/usr/bin/env bash
 trap 'sleep 0.5; echo "$1 saves" >> seen; trap - TERM; kill -TERM $$' TERM
+case "$*" in "-m pip "*) exit ;; "analyze.py next-lr "*) cat lines; exit ;; "analyze.py band "*) echo "analyze.py band" >> seen; exit ;; esac
 echo "$1 begins" >> seen
 case $1 in -m | train.py) until [ -e "./$1" ]; do sleep 0.05; done ;; esac
 echo "$1 ends" >> seen
@@ -54,16 +58,25 @@ SCONTROL = """#!/bin/sh
 echo "scontrol $*" >> seen
 exit ${SCONTROL_CODE:-0}
 """
+SBATCH = """#!/bin/sh
+(printf 'sbatch'; printf ' <%s>' "$@"; echo) >> submitted
+case $1 in --parsable) echo 8 ;; esac
+"""
 
 
 class Task:
     """Task 1 of the array 7, in a copy of the scripts."""
 
-    def __init__(self, folder, environment):
+    def __init__(self, folder, command, environment):
         self.folder = folder
         with open(folder / "output", "w") as output:
             self.process = subprocess.Popen(
-                ["bash", *SWEEP], cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+                ["bash", *command],
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
     def seen(self):
@@ -86,17 +99,18 @@ class Task:
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts the task; start(CODE="2") with something more in its environment."""
+    """Starts the task; start(CODE="2") with something more in its environment, start("a.slurm", "b") of another script."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets/cifar10.pt").touch()
     (tmp_path / "-m").touch()
-    environment = os.environ | commands(tmp_path, python=PYTHON, scontrol=SCONTROL)
+    environment = os.environ | commands(tmp_path, python=PYTHON, scontrol=SCONTROL, sbatch=SBATCH)
+    environment["VIRTUAL_ENV"] = sys.prefix
     environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "7"}
     tasks = []
 
-    def start(**more):
-        tasks.append(Task(tmp_path, environment | more))
+    def start(*command, **more):
+        tasks.append(Task(tmp_path, command or SWEEP, environment | more))
         return tasks[-1]
 
     yield start
@@ -154,6 +168,54 @@ def test_a_task_that_is_done_is_not_requeued(start):
     assert task.seen() == [f"{script} {what}" for script in scripts for what in ("begins", "ends")]
 
 
+LINES = ["pretrain 1e-3 1", "finetune pretrain/plr1e-2-seed1 1e-4"]
+
+
+@needs_search
+@pytest.mark.parametrize("before", [[], LINES[:1]])
+def test_a_search_submits_what_to_run_next_and_itself_after_that(before, start, tmp_path):
+    (tmp_path / "lines").write_text("\n".join(LINES) + "\n")
+    task = start(*SEARCH, "out", *before, SLURM_ARRAY_JOB_ID="", OPTIONS="--gres=none -t 60")
+    assert task.code() == 0
+    script = " ".join(f"<{word}>" for word in (*SEARCH, "out", *LINES))
+    assert (tmp_path / "submitted").read_text().splitlines() == [
+        f"sbatch <--parsable> <--array=0-1> <--gres=none> <-t> <60> {script}",
+        f"sbatch <--dependency=afterany:8> <--gres=none> <-t> <60> {script}",
+    ]
+
+
+@needs_search
+def test_a_task_of_a_search_is_one_of_the_lines(start, tmp_path):
+    task = start(*SEARCH, "out", *LINES)
+    assert task.code() == 0 and task.seen() == ["finetune.py begins", "finetune.py ends"]
+    task = start(*SEARCH, "out", *LINES, SLURM_ARRAY_TASK_ID="0")
+    task.reaches("train.py begins")
+    task.process.send_signal(signal.SIGUSR1)
+    assert task.code() == BY_SIGTERM and task.seen()[-2:] == ["train.py saves", "scontrol requeue 7_0"]
+
+
+@needs_search
+def test_a_search_whose_runs_fail_ends(start, tmp_path):
+    (tmp_path / "lines").write_text("\n".join(LINES) + "\n")
+    task = start(*SEARCH, "out", *LINES, SLURM_ARRAY_JOB_ID="")
+    assert task.code() == 2 and not (tmp_path / "submitted").exists()
+    assert (
+        (tmp_path / "output")
+        .read_text()
+        .endswith(
+            "out: these runs were made and are not there: pretrain 1e-3 1 finetune pretrain/plr1e-2-seed1 1e-4\n"
+        )
+    )
+
+
+@needs_search
+def test_a_search_ends_with_its_answer(start, tmp_path):
+    (tmp_path / "lines").touch()
+    task = start(*SEARCH, "out", *LINES, SLURM_ARRAY_JOB_ID="")
+    assert task.code() == 0 and not (tmp_path / "submitted").exists()
+    assert task.seen()[-1] == "analyze.py band"
+
+
 # A SLURM of the test's own: one node on loopback, whose daemons keep all they write in a folder.
 
 CONF = """
@@ -178,7 +240,7 @@ NodeName=localhost NodeAddr=127.0.0.1 CPUs=16
 PartitionName=tests Nodes=ALL Default=YES
 """  # a requeued job waits for cred_expire, 5 seconds at least
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo", "squeue", "scontrol", "scancel")
-UNDER_WAY, NEVER = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"), "DependencyNeverSatisfied"
+ENDS, NEVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), "DependencyNeverSatisfied"
 
 
 def install_slurm():
@@ -234,7 +296,7 @@ class Slurm:
             shown = self.shown(task)
             if shown["Reason"] == NEVER:
                 return NEVER
-            return None if shown["JobState"] in UNDER_WAY else shown["JobState"]
+            return shown["JobState"] if shown["JobState"] in ENDS else None
 
         return wait_until(end, seconds, lambda: f"{self.shown(task)} {self.log(task)}")
 
@@ -392,3 +454,22 @@ def test_a_task_that_is_not_finished_does_not_look_it(slurm, sweep, tmp_path):
     assert "interrupted; the same command goes on where it was" in slurm.log(f"{number}_1")
     assert slurm.shown(f"{number}_1")["Restarts"] == "0"
     assert slurm.ends(later) == NEVER
+
+
+@needs_search
+@pytest.mark.slow
+def test_a_search_on_many_machines_makes_the_runs_of_one(slurm, sweep, tmp_path):
+    """Two rounds, of two runs and of one, and a job that prints the answer."""
+    few = sweep[0] | {"VIRTUAL_ENV": sys.prefix, "JOBS": "2", "MAX_RUNS": "3", "EPOCHS": "60"}
+    script = ["bash", "scripts/find_lr.sh", *SEARCH[1:], str(tmp_path / "one")]
+    one = subprocess.Popen(script, cwd=ROOT, env=os.environ | few, stdout=subprocess.PIPE, text=True)
+    options = [*ON_CPUS, f"--output={slurm.folder}/search-%j.log"]
+    environment = few | {"OPTIONS": " ".join(options)}
+    number = slurm.submit(*options, *SEARCH, str(tmp_path / "many"), **environment)
+    assert slurm.ends(number) == "COMPLETED"
+    wait_until(lambda: not slurm.call("squeue", "-h", "-n", "find-lr"), 240, lambda: slurm.call("squeue"))
+    answer, _ = one.communicate()
+    assert one.returncode == 0
+    assert len(results(tmp_path / "one")) == 6 and results(tmp_path / "many") == results(tmp_path / "one")
+    last = max(slurm.folder.glob("search-*.log"), key=lambda path: path.stat().st_mtime).read_text()
+    assert last.splitlines()[-10:-1] == answer.splitlines()[-10:-1]
