@@ -17,8 +17,8 @@ if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
 fi
 
 # requeue_when_warned COMMAND...: runs a command or function, and ends with its exit code. Warned, it ends the command,
-# waits until that has saved, and has SLURM start the task anew. What ended in another way, done or failed, is not
-# requeued. The task is named by its index: the last one of an array has the number of the whole array as its own.
+# waits until that has saved, and has SLURM start the task anew; not where the command was done or had failed before.
+# The task is named by its index: the last one of an array has the number of the whole array as its own.
 requeue_when_warned() {
     if [ -z "${SLURM_ARRAY_JOB_ID:-}" ]; then
         "$@"
