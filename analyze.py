@@ -66,6 +66,7 @@ from models.geometry import (
     measurements_of_line,
     relative_filter_norms,
 )
+from models.requests import add_own_network_argument, network_of, use_own_network
 
 # --------------------------------------------------------------------------------------------------- measuring runs
 
@@ -77,10 +78,7 @@ def evaluator_of(run, device):
         raise BadInput(
             f"{run.path}: has {len(run.members)} members, but an image network has one in every run folder"
         )
-    if settings["model"] not in models.NETWORKS:
-        raise BadInput(
-            f"{run.path}: models.NETWORKS has no {settings['model']}, its network; put its record there"
-        )
+    network_of(run.config, f"{run.path}: ")  # there is one
     seed = init_seed(member["seed"])
     width, classes, shape = settings["width"], settings["classes"], settings["shape"]
     network = models.build(settings["model"], width, classes, seed, **shape)
@@ -305,10 +303,12 @@ def main():
     geometry = commands.add_parser("geometry", help="measure angles and error barriers between solutions")
     geometry.set_defaults(run=geometry_command)
     add_measuring_arguments(geometry)
+    add_own_network_argument(geometry)
 
     band = commands.add_parser("bands", help="measure accuracies of runs on images on frequency bands")
     band.set_defaults(run=bands_command)
     add_measuring_arguments(band)
+    add_own_network_argument(band)
     band.add_argument(
         "--normalisation",
         nargs="+",
@@ -329,6 +329,7 @@ def main():
     norms = commands.add_parser("norms", help="measure the filter norms of runs on images")
     norms.set_defaults(run=norms_command)
     add_folder_arguments(norms)
+    add_own_network_argument(norms)
 
     sharpness = commands.add_parser(
         "sharpness",
@@ -336,6 +337,7 @@ def main():
     )
     sharpness.set_defaults(run=sharpness_command)
     add_measuring_arguments(sharpness)
+    add_own_network_argument(sharpness)
     sharpness.add_argument(
         "--level",
         type=positive_float,
@@ -397,6 +399,7 @@ def geometry_command(args):
         return
     protocol, in_angles, errors_of = BarrierProtocol(**study.network["barrier"]), slice(None), tick_errors
     evaluator = None
+    use_own_network(args.model, runs)
     if study.network["task"] == "images":
         evaluator = evaluator_of(runs[0], device)
         in_angles = models.angle_weights(study.settings["model"], evaluator.network)
@@ -428,6 +431,7 @@ def bands_command(args):
     if not images_missing and not any((*unmeasured.values(), *of_low_ends.values())):
         return
     device = device_of(args.device)
+    use_own_network(args.model, [first])
     evaluator, image_set = evaluator_of(first, device), image_set_of(first, device, args.data_file)
     size = image_set.train_images.shape[-1]
     work = [("bands", measure_bands, unmeasured, bands.bands(size))]
@@ -448,6 +452,7 @@ def bands_command(args):
 
 def norms_command(args):
     runs = missing("norms", solutions_shown(image_study(args)), "norms")
+    use_own_network(args.model, runs)
     measure_all([Job("norms", runs, lambda run, advance: measure_norms(run))])
 
 
@@ -477,6 +482,7 @@ def sharpness_command(args):
     if not any(unmeasured.values()):
         return
     device = device_of(args.device)
+    use_own_network(args.model, compared)
     evaluator, image_set = evaluator_of(compared[0], device), image_set_of(compared[0], device, args.data_file)
     count, side = min(args.images, len(image_set.train_labels)), image_set.train_images.shape[-1]
     if leaves_one(count, REESTIMATION_BATCH) and not evaluator.takes_single_images(side):

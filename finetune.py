@@ -9,7 +9,8 @@ from pathlib import Path
 
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
-from data.open_run import describe_child, finished_runs, step_to_begin_at
+from data.open_run import describe_child, finished_runs, refuse_others, step_to_begin_at
+from models.requests import use_own_network
 from train import (
     STEPS_HELP,
     add_continuing_arguments,
@@ -42,6 +43,7 @@ def main():
 
     device = device_of(args.device)
     parents = finished_runs(args.runs, args.from_step)
+    use_own_network(args.model, parents)
     for parent in parents:
         if args.keep_loss and len(parent.members) > 1:
             raise BadInput(f"{parent.path}: has several members; --keep-loss is for runs with one")

@@ -18,7 +18,7 @@ from data.commandline import BadInput, Parser, Refused, natural, positive_int, r
 from data.device import device_of
 from data.open_run import describe_child, finished_runs, step_to_begin_at
 from data.runs import Run, is_run
-from models.requests import network_of
+from models.requests import network_of, use_own_network
 from models.solutions import refuse_unlike
 from train import add_continuing_arguments, complete_run, place_of, refuse_what_cannot_be_made, train
 
@@ -92,6 +92,7 @@ def main():
 
     device = device_of(args.device)
     parents = finished_runs(args.runs, args.from_step)
+    use_own_network(args.model, parents)
     children = [describe(parent, args) for parent in parents]
     refuse_what_cannot_be_made(children, device)
     for number, (parent, path, config) in enumerate(children, 1):

@@ -34,18 +34,21 @@ from data.files import as_written
 from data.open_run import OpenRun, is_finished, refuse_shared_folders
 from data.runs import FORMAT, RUNNING, SERIES, is_run, loss_name, step_name
 from data.seeds import init_seed, seed_of
-from models import dropout, optimizers, sphere
+from models import dropout, optimizers, own, sphere
 from models.batchnorm import REESTIMATION_BATCH, batch_norms
 from models.compiled import compiled_or_plain, unchanged
 from models.cudagraph import captured
 from models.evaluator import Evaluator, loss_and_correct
 from models.requests import (
     OPTIMIZER_OPTIONS,
+    add_own_network_argument,
     chosen_network,
+    network_argument,
     network_of,
     networks_with,
     optimizer_of,
     refuse_single_images,
+    refuse_unfit_own_network,
     refuse_unfit_shape,
     shape_names,
     shape_of,
@@ -388,6 +391,7 @@ def add_continuing_arguments(parser):
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of complete runs")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the new run folders")
     parser.add_argument("--data-file", help="image set, where it is no longer where the run had it")
+    add_own_network_argument(parser)
     add_execution_arguments(parser)
 
 
@@ -422,7 +426,11 @@ def main():
     parser.add_argument(
         "--data", required=True, help=f"`{ticks.NAME}`, or an image set prepared by python -m data"
     )
-    parser.add_argument("--model", choices=models.NETWORKS, help="network (default on ticks: their MLP)")
+    parser.add_argument(
+        "--model",
+        type=network_argument,
+        help=f"network: {', '.join(models.NETWORKS)} (default on ticks: their MLP); or your own for images, {own.FORM}",
+    )
     parser.add_argument(
         "--width", type=positive_int, help="of an image network (default: the paper's for the network)"
     )
@@ -517,7 +525,6 @@ def describe_images(args, device):
     """The config of a pre-training on an image set: one member."""
     if args.model is None:
         raise BadInput(f"--model: name the network for an image set: {', '.join(models.networks_for('images'))}")
-    network = models.NETWORKS[chosen_network(args.model, "images")]
     if args.data_seed is not None:
         raise BadInput("--data-seed: only ticks are drawn by a seed; leave it out")
     if len(args.lr) > 1 or len(args.seed) > 1:
@@ -526,9 +533,14 @@ def describe_images(args, device):
             f"{' '.join(f'{lr:g}' for lr in args.lr)}; do for seed in {' '.join(map(str, args.seed))}; do "
             f"python train.py ... --lr $lr --seed $seed --out {args.out}/plr$lr-seed$seed; done; done"
         )
-    report = args.report or images.TEST
+    report, given = args.report or images.TEST, args.model
+    if not own.is_own(given):
+        chosen_network(given, "images")
     image_set = images.load_once(args.data, device).reporting_on(report)
-    side = image_set.train_images.shape[-1]
+    classes, side = len(image_set.classes), image_set.train_images.shape[-1]
+    if own.is_own(given):
+        args.model = own.register(given, classes, side, augmented=args.augment not in (None, augment.NONE))
+    network = models.NETWORKS[args.model]
     if side < network.smallest_image:
         raise BadInput(
             f"{args.data}: its images are smaller than the {network.smallest_image} pixels that {args.model} needs; "
@@ -537,17 +549,20 @@ def describe_images(args, device):
     settings = {
         "data": image_set.name,
         "digest": image_set.digest,
-        "classes": len(image_set.classes),
+        "classes": classes,
         "width": args.width or network.width,
         "shape": shape_of(args, network, side),
         "precision": args.precision or FP32,
         "augment": args.augment or network.augment,
         "report": report,
     }
-    refuse_unfit_shape(args.model, network, settings, device)
+    if network.digest is None:
+        refuse_unfit_shape(args.model, network, settings, device)
     members = [{"lrs": args.lr, "seed": args.seed[0]}]
     samples = {"train": len(image_set.train_labels), "test": len(image_set.test_labels)}
     config = describe_pretraining(args, args.model, settings, members, log_every=args.log_every or 1)
+    if network.digest is not None:
+        refuse_unfit_own_network(given, config, image_set, device)
     refuse_single_images(config["settings"], side, samples["train"])
     return config | {"samples": samples}
 
@@ -573,6 +588,8 @@ def describe_pretraining(args, name, settings, members, log_every):
         "until_loss": args.until_loss,
         "keep_loss": sorted(set(args.keep_loss)),
     }
+    if network.digest is not None:
+        settings["model_digest"] = network.digest
     return {
         "format": FORMAT,
         "stage": "pretrain",

@@ -275,6 +275,8 @@ class Run:
             parent, other = self.config["parent"], config["parent"]
             if parent and other and parent["run"] == other["run"] and parent["step"] != other["step"]:
                 fix = f"--from-step {parent['step']} goes on with it; or name another folder, or remove this one"
+            elif asked["settings"].get("model_digest") != self.settings.get("model_digest"):
+                fix = "restore the file that --model names, name another folder, or remove this one"
             elif not self.complete and 0 < asked["settings"]["steps"] < self.trained_to:
                 fix = f"it has been trained to {self.trained_to}: that, or more, can be its length; or name another folder"
             raise Refused(f"{self.path}: was made with other settings ({'; '.join(differences)}); {fix}")

@@ -80,7 +80,14 @@ SETTINGS = {
     "data": TEXT,
     "classes": COUNT,
     "model": TEXT,
-    "optimizer": Optional({"name": one_of("projected-sgd", "sgd", "adam"), OTHERS: OPTION}),
+    "model_digest": Optional(TEXT),
+    "optimizer": Optional(
+        {
+            "name": one_of("projected-sgd", "sgd", "adam", "adamw"),
+            "betas": Optional(Array(REAL, "beta")),
+            OTHERS: OPTION,
+        }
+    ),
     "batch_size": COUNT,
     "rho": Nullable(RADIUS),
     "compile": Optional(FLAG),
@@ -93,7 +100,7 @@ SETTINGS = {
 }
 SETTINGS_ON_IMAGES = {
     "digest": TEXT,
-    "width": COUNT,
+    "width": Nullable(COUNT),
     "shape": Optional(Table(COUNT)),
     "precision": Optional(one_of("fp32", "tf32", "bf16")),
     "augment": Optional(one_of("none", "crop-flip", "randaugment")),
@@ -256,6 +263,10 @@ def fault_of_config(config, sizes):
     )
     if found:
         return found
+    if on_images and settings["width"] is None and "model_digest" not in settings:
+        return "settings.width is null, but settings.model is no network of a user's own"
+    if "model_digest" in settings and not (on_images and "side" in settings.get("shape", {})):
+        return "settings.shape has no `side`, but settings.model_digest is there"
     if not members or not all(member["lrs"] for member in members):
         return "members have no learning rate"
     if on_images and config["data_file"] is None:

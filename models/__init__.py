@@ -10,7 +10,7 @@ from models import mlp
 from models.convnet import ConvNet
 from models.evaluator import trained_parameters
 from models.geometry import BarrierProtocol
-from models.optimizers import PROJECTED_SGD
+from models.optimizers import PROJECTED_SGD, refuse_unknown_options
 from models.resnet import PreActResNet18
 from models.vit import VisionTransformer
 
@@ -37,7 +37,7 @@ class Network:
     swa_spacing: int = 1  # epochs or iterations between averaged weights
     rho: float | None = None  # radius of the sphere that all trained weights lie on; None: they are free
     classifier_norm: float | None = None  # of `network.classifier`, frozen at its initialisation; None: trained
-    width: int = 32  # unless another is asked for
+    width: int | None = 32  # unless another is asked for; None: it has none
     batch_size: int = 128  # likewise
     # More whole numbers that build() takes, with what they are unless another is asked for; `side`, where it is among
     # them, is always that of the images in pixels.
@@ -52,6 +52,7 @@ class Network:
     # down, but by the train loss that runs reach side by side: see data/analysis/regimes.py.
     converged: float | None = 0.999
     diverges: bool = True  # whether large learning rates lead to chance: whether there is a boundary 2|3
+    digest: str | None = None  # sha256 of the file that it was loaded from (see models/own.py); None of those here
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -61,8 +62,11 @@ class Network:
             raise ValueError("a radius rho goes with projected SGD, and projected SGD with a radius")
         if self.barrier.on_sphere and self.rho is None:
             raise ValueError("barriers on the sphere need a radius rho")
-        if self.optimizer.get("dampening"):
-            raise ValueError("dampening is not supported: see models.optimizers.build()")
+        refuse_unknown_options(self.optimizer)
+        if self.swa_anchor not in ("start", "end"):
+            raise ValueError(f"swa_anchor {self.swa_anchor}: is neither start nor end")
+        if self.barrier.points < 3:
+            raise ValueError("barriers need three points or more: both ends, and one between them")
         if self.task == "ticks" and not (projected and self.build is None and self.in_angles is None):
             raise ValueError("networks on ticks are those of models.mlp, trained by projected SGD")
 

@@ -27,19 +27,42 @@ class ProjectedSGD:
 
 
 PROJECTED_SGD = {"name": "projected-sgd"}
-OPTIMIZERS = {"projected-sgd": ProjectedSGD, "sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+OPTIMIZERS = {
+    "projected-sgd": ProjectedSGD,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+OF_ADAM = ("betas", "eps", "weight_decay", "amsgrad")
+# Not `dampening`, see build(), nor what changes the speed alone, nor `maximize`.
+OPTIONS = {
+    "projected-sgd": (),
+    "sgd": ("momentum", "weight_decay", "nesterov"),
+    "adam": OF_ADAM,
+    "adamw": OF_ADAM,  # weight decay is decoupled from the gradient
+}
+
+
+def refuse_unknown_options(options):
+    """Raise ValueError where an optimiser, or an option of it, is none that build() takes."""
+    name = options["name"]
+    if name not in OPTIONS:
+        raise ValueError(f"optimiser {name}: is none of {', '.join(OPTIONS)}")
+    for option in options.keys() - {"name", *OPTIONS[name]}:
+        supported = ", ".join(OPTIONS[name]) or "no options"
+        raise ValueError(f"optimiser {name}: {option} is not supported, only {supported}")
 
 
 def build(weights, gradient, lr, options, rho):
     """An optimiser of flat weights [1, parameters], by a gradient of the same shape that the caller fills.
 
-    options: {"name": one of OPTIMIZERS, and keyword arguments of that}. rho: radius of the sphere, or None off it.
+    options: {"name": one of OPTIMIZERS, and those of OPTIONS}. rho: radius of the sphere, or None off it.
     Its state is there from the beginning, so that a CUDA graph can capture it: all zeros, from which the first step
-    is that of torch.optim, which makes its state only then (but not with `dampening`, which Network refuses).
+    is that of torch.optim, which makes its state only then (but not with `dampening`).
     """
     options = {**options} | ({} if rho is None else {"rho": rho})
     kind = OPTIMIZERS[options.pop("name")]
-    if kind is torch.optim.Adam and weights.is_cuda:
+    if kind in (torch.optim.Adam, torch.optim.AdamW) and weights.is_cuda:
         options["capturable"] = True  # or its count of steps would stay on the host, out of the graph's reach
     weights.grad = gradient
     optimizer = kind([weights], lr=lr, **options)

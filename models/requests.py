@@ -1,10 +1,15 @@
 """What is asked of a network on the command line, or in a config: refused in one line where it cannot be."""
 
+import argparse
+import json
+
 import torch
 
 import models
-from data.commandline import BadInput, fraction, non_negative_float
+from data import schema
+from data.commandline import BadInput, Refused, fraction, non_negative_float
 from data.device import require_memory
+from models import own
 from models.batchnorm import REESTIMATION_BATCH, batch_norms, leaves_one
 from models.evaluator import Evaluator
 
@@ -13,19 +18,81 @@ OPTIMIZER_OPTIONS = {"momentum": fraction, "weight_decay": non_negative_float}
 COPIES = 4  # of all weights, at least, while they are trained and written: the parts of the network, gradients, a checkpoint
 
 
-def network_of(config):
-    """The record of a config's network. Raises BadInput where there is none (any more)."""
+def network_of(config, place=""):
+    """The record of a config's network. Raises BadInput where there is none (any more), Refused where its file has changed.
+
+    place: of the run, as `runs/a: `.
+    """
     name = config["settings"]["model"]
     if name not in models.NETWORKS:
-        raise BadInput(
-            f"{name}: models.NETWORKS has no such network, which a run was trained with; put its record there"
-        )
+        raise BadInput(f"{place}models.NETWORKS has no {name}, which a run was trained with; put its record there")
+    refuse_changed_file(config["settings"], place)
     return models.NETWORKS[name]
+
+
+def network_argument(text):
+    """A name in models.NETWORKS, or FILE.py:FUNCTION, for argparse."""
+    if text not in models.NETWORKS and not own.is_own(text):
+        names = ", ".join(map(repr, models.NETWORKS))
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {names}, {own.FORM})")
+    return text
+
+
+def own_network_argument(text):
+    """FILE.py:FUNCTION, for argparse."""
+    if not own.is_own(text):
+        raise argparse.ArgumentTypeError(f"{text} is not {own.FORM}; networks of other names need no --model here")
+    return text
+
+
+def add_own_network_argument(parser):
+    """--model of commands that go on with runs: no file is run because a run folder names it."""
+    parser.add_argument(
+        "--model",
+        type=own_network_argument,
+        metavar=own.FORM,
+        help="of runs of a network of your own: its file, as it was given to train.py",
+    )
+
+
+def use_own_network(given, runs):
+    """Load the network of a user's own that runs were trained with, FILE.py:FUNCTION, given on the command line; or None.
+
+    Raises BadInput where it is needed and not given, or the reverse, and Refused where its file has changed.
+    """
+    registered = set()
+    for run in runs:
+        settings = run.settings
+        name = settings["model"]
+        if "model_digest" not in settings:
+            if given:
+                raise BadInput(
+                    f"--model {given}: {run.path} was trained with {name}, which needs no file; leave it out"
+                )
+            continue
+        if not given or own.name_of(given) != name:
+            fix = f"give --model {given and 'that, not ' + given or 'PATH/' + name}"
+            raise BadInput(f"{run.path}: was trained with {name}, a network of its user's own; {fix}")
+        built_for = settings["classes"], settings["shape"]["side"]
+        if built_for not in registered:
+            own.register(given, *built_for)
+            registered.add(built_for)
+        refuse_changed_file(settings, f"{run.path}: ")
+
+
+def refuse_changed_file(settings, place):
+    """Raise Refused where the network of some settings is another one in models.NETWORKS than that of a run."""
+    there, now = settings.get("model_digest"), models.NETWORKS[settings["model"]].digest
+    if there != now:
+        raise Refused(
+            f"{place}the file of {settings['model']} has changed (sha256 {there and there[:8]} there, now {now and now[:8]});"
+            " restore it, or train anew"
+        )
 
 
 def chosen_network(name, task):
     """The name of a network, given that it is one for the task. Raises BadInput."""
-    if models.NETWORKS[name].task != task:
+    if name not in models.NETWORKS or models.NETWORKS[name].task != task:
         raise BadInput(f"--model {name}: is not for {task}; use {' or '.join(models.networks_for(task))}")
     return name
 
@@ -42,7 +109,10 @@ def shape_names():
 
 def shape_of(args, network, side):
     """The shape of a network for images of a side, as asked for. Raises BadInput where it has no such number."""
-    asked = {name: getattr(args, name) for name in shape_names() if getattr(args, name) is not None}
+    asked = {name: getattr(args, name, None) for name in shape_names()}  # a user's own may have others
+    asked = {name: number for name, number in asked.items() if number is not None}
+    if args.width is not None and network.width is None:
+        asked["width"] = args.width
     refuse_unknown(args.model, asked, network.shape)
     return {name: side if name == "side" else asked.get(name, usual) for name, usual in network.shape.items()}
 
@@ -74,9 +144,30 @@ def refuse_unfit_shape(name, network, settings, device, fix=None):
         raise BadInput(f"{name}: {error}; {fix}") from None
     except (RuntimeError, OverflowError, TypeError):  # numbers of parameters that no 64 bits hold
         raise BadInput(f"{name}: is far too large; {fix}") from None
-    parameters = sum(parameter.numel() for parameter in built.parameters())
+    refuse_too_large(name, built, fix, device)
+
+
+def refuse_too_large(name, network, fix, device):
+    """Raise BadInput, with the fix, where the memory of a device holds no training of a network."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     needed = COPIES * torch.float32.itemsize * parameters
     require_memory(needed, f"{name}: a network of {parameters:,} parameters", fix, device)
+
+
+def refuse_unfit_own_network(given, config, image_set, device):
+    """Raise BadInput where a user's own network, or its record, is none that a run of this config could be made with."""
+    settings = config["settings"]
+    try:
+        fault = schema.fault_of_config(json.loads(json.dumps(config)), {})
+    except TypeError as error:
+        fault = str(error)
+    if fault:
+        raise BadInput(f"--model {given}: the record that it returns does not fit ({fault}); mend it there")
+    chosen = torch.arange(own.IMAGES) % len(image_set.train_labels)
+    images, labels = image_set.train_images[chosen].cpu(), image_set.train_labels[chosen].cpu()
+    [lr] = config["members"][0]["lrs"]
+    network = own.try_out(given, settings, lr, image_set.normalise(images), labels)
+    refuse_too_large(settings["model"], network, "make it smaller", device)
 
 
 def refuse_single_images(settings, side, count):

@@ -79,8 +79,8 @@ def setting_text(name, value):
         return value
     if name == "train_samples":
         return f"{value:,} training samples"
-    if name == "digest":
-        return f"digest {value[:8]}"
+    if name in ("digest", "model_digest"):
+        return f"{name.replace('_', ' ')} {value[:8]}"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return f"{name.replace('_', ' ')} {value:g}" if number else f"{name.replace('_', ' ')} {value}"
 

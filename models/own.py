@@ -1,0 +1,310 @@
+"""A user's own network, `--model path/to/file.py:function`: loaded from its file, tried out, and put into models.NETWORKS.
+
+function(classes, side) returns an nn.Module for images [batch, 3, side, side] and logits [batch, classes], or a
+models.Network, the record of one. The file is run because it is named on the command line, never because a run folder
+names it.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import hashlib
+import random
+import re
+import sys
+import traceback
+import types
+from pathlib import Path
+
+import numpy
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import models
+from data.commandline import BadInput
+from data.files import open_regular
+from models import dropout, optimizers, sphere
+from models.batchnorm import batch_norms
+from models.evaluator import Evaluator, trained_parameters
+from models.geometry import BarrierProtocol
+
+FORM = "FILE.py:FUNCTION"
+MOMENTUM_SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # as that of the practical ResNet
+IMAGES = 4  # that a network is tried out on
+CLOSE = 1e-3  # outputs of equal networks differ by less, relative to the largest: by rounding alone
+
+
+def is_own(model):
+    """Whether a network's name, on a command line or in a config, is that of a user's own."""
+    return re.fullmatch(r".*\.py:[^\W\d]\w*", model, flags=re.DOTALL) is not None
+
+
+def name_of(given):
+    """The name of the network FILE.py:FUNCTION in models.NETWORKS, run folders and figures: without the file's folder."""
+    path, _, function = given.rpartition(":")
+    return f"{Path(path).name}:{function}"
+
+
+def register(given, classes, side, augmented=False):
+    """Load the network FILE.py:FUNCTION and put its record into models.NETWORKS. Returns its name there.
+
+    classes, side: of the images that it is for first, the latter in pixels. augmented: whether it is trained on augmented
+    images, so that one that is no record does not converge by its accuracy.
+    A record's shape has `side`. Raises BadInput where it cannot be loaded, or is no network.
+    """
+    name = name_of(given)
+    if not name.isprintable():
+        raise BadInput(f"--model {given}: give the file a name of printable characters")
+    function, digest = load(given)
+    with faults(given), torch.random.fork_rng(devices=[]):
+        made = function(classes, side)
+        if not isinstance(made, (nn.Module, models.Network)):
+            raise TypeError(f"returns {type(made).__name__}, neither an nn.Module nor a models.Network")
+        record = made if isinstance(made, models.Network) else record_of(made, augmented)
+        if record.task != "images":
+            raise ValueError("returns the record of a network on ticks, where a network is for images")
+        models.NETWORKS[name] = dataclasses.replace(
+            record,
+            build=functools.partial(build, given, function),
+            shape=record.shape | {"side": side},
+            digest=digest,
+        )
+    return name
+
+
+def load(given):
+    """(function, sha256 of its file) of FILE.py:FUNCTION; the file is run. Raises BadInput."""
+    path, _, function = given.rpartition(":")
+    try:
+        with open_regular(path) as file:
+            source = file.read()
+    except OSError as error:
+        raise BadInput(f"--model {given}: {path} cannot be read ({error.strerror}); name another file") from None
+    digest = hashlib.sha256(source).hexdigest()
+    module = types.ModuleType(f"own_network_{digest}")
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # where dataclasses look for it
+    with faults(given):
+        exec(compile(source, path, "exec"), module.__dict__)
+    found = {name for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+    if function not in found:
+        close = difflib.get_close_matches(function, found, n=1)
+        raise BadInput(
+            f"--model {given}: {path} has no function {function}; name one that it has{of_close(close)}"
+        )
+    return getattr(module, function), digest
+
+
+def of_close(names):
+    return f", such as {names[0]}" if names else ""
+
+
+@contextlib.contextmanager
+def faults(given):
+    """A context in which whatever the user's code raises becomes BadInput, with the line of the file."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:
+        path = given.rpartition(":")[0]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        if isinstance(error, SyntaxError) and error.filename == path:
+            lines.append(error.lineno)
+        words = str(error).strip().split("\n")[0].removesuffix(".")
+        place = f"line {lines[-1]} of {path}" if lines else path
+        raise BadInput(f"--model {given}: {type(error).__name__}: {words}; mend {place}") from None
+
+
+def record_of(network, augmented):
+    """The record of an nn.Module that comes without one, but for how it is built.
+
+    It is trained by SGD with momentum and weight decay, all of it that requires gradients, and is like the paper's practical
+    convolutional network; but whether it converges, and whether large learning rates lead to chance, is measured where
+    images are not augmented.
+    """
+    return models.Network(
+        task="images",
+        kind="convolutional",
+        build=None,
+        optimizer=MOMENTUM_SGD,
+        barrier=BarrierProtocol(points=21, on_sphere=False, batch_norm=bool(batch_norms(network)), floor=0.01),
+        swa_anchor="start",
+        width=None,
+        converged=None if augmented else 0.999,
+    )
+
+
+def build(given, function, width, classes, **shape):
+    """The network of a function, as Network.build. Raises BadInput where the function does not return one."""
+    with faults(given):
+        made = function(classes, shape["side"])
+        if isinstance(made, models.Network):
+            made = made.build(width, classes, **{name: shape[name] for name in made.shape})
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"returns {type(made).__name__}, not an nn.Module")
+        return with_replayable_dropout(made)
+
+
+def with_replayable_dropout(network):
+    """The network, each nn.Dropout in it replaced by that of models.dropout, whose random numbers can be replayed."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Dropout:
+                setattr(module, name, dropout.Dropout(child.p))
+    return network
+
+
+# ------------------------------------------------------------------------------------------------------- trying it out
+
+
+def try_out(given, settings, lr, images, labels):
+    """Build a network as a run with these settings does, and make an iteration with it on the CPU. Returns it.
+
+    images, labels: some of those that it is to be trained on, normalised. Raises BadInput where it is none that the scripts
+    can train, replay, average and measure.
+    """
+    make = functools.partial(models.build, settings["model"], settings["width"], settings["classes"])
+    with faults(given), torch.random.fork_rng(devices=[]):
+        first, again, other = (make(seed, **settings["shape"]) for seed in (0, 0, 1))
+        for refuse in (refuse_parameters, refuse_layers):
+            refuse(first)
+        if not models.angle_parameters(settings["model"], first):
+            raise ValueError("in_angles of its record chooses none of its parameters")
+        evaluator, *others = (Evaluator(network, torch.device("cpu")) for network in (first, again, other))
+        refuse_impure_build(evaluator, *others, images)
+        refuse_outputs(evaluator, images, settings["classes"])
+        if settings["rho"] is not None:
+            sphere.project_(evaluator.weights, settings["rho"])
+        optimizer = optimizers.build(
+            evaluator.weights, evaluator.gradient, lr, settings["optimizer"], settings["rho"]
+        )
+        refuse_side_effects(evaluator, images, labels)
+        optimizer.step()
+        return evaluator.network
+
+
+def refuse_parameters(network):
+    """Raise ValueError where the parameters and buffers of a network are none that a flat vector of weights can hold."""
+    tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    places = {}
+    for name, tensor in tensors:
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise ValueError(f"{name} has no shape yet: call a lazy module once before it is returned")
+        if tensor.device.type != "cpu":
+            raise ValueError(f"{name} is on {tensor.device}: return it on the CPU; the scripts move it")
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
+            raise ValueError(f"{name} is {tensor.dtype}: return it in float32; --precision bf16 is for speed")
+        place = tensor.untyped_storage().data_ptr()
+        if tensor.numel() and places.setdefault(place, name) != name:
+            raise ValueError(f"{name} shares its memory with {places[place]}: let each have its own")
+    if not trained_parameters(network):
+        raise ValueError("has no parameters that require gradients: there is nothing to train")
+
+
+def refuse_layers(network):
+    """Raise ValueError for layers with running statistics that are not re-estimated, or not in one pass."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
+            raise ValueError(
+                f"{name} tracks running statistics, as only batch norm may: leave track_running_stats out"
+            )
+    for module in batch_norms(network):
+        if module.running_mean is None or module.momentum is None:
+            raise ValueError(f"{module}: batch norm needs running statistics and a momentum, as by default")
+
+
+def refuse_impure_build(evaluator, again, other, images):
+    """Raise ValueError where a network is not a pure function of the seed, or the seed is in more than its state.
+
+    again, other: of a network with the same seed, and of one with another.
+    """
+    first = evaluator.solution()
+    try:
+        again.refuse_unfit(first)
+        other.refuse_unfit(first)
+    except ValueError as error:
+        raise ValueError(f"is built in another way the second time ({error})") from None
+    states = zip(evaluator.network.state_dict().items(), again.network.state_dict().values())
+    differing = [name for (name, one), two in states if not torch.equal(one.nan_to_num(), two.nan_to_num())]
+    if differing:
+        raise ValueError(
+            f"{differing[0]} is not the same for the same seed: draw it from torch's default generator"
+        )
+    moved = first | {"weights": first["weights"] + 0.1 * torch.randn_like(first["weights"])}
+    outputs = []
+    for one in (evaluator, other):  # moved, as at first all logits may be 0
+        one.load(moved)
+        one.network.eval()
+        with torch.no_grad():
+            outputs.append(one.network(images))
+        one.load(first)
+    if not alike(*outputs):
+        raise ValueError(
+            "holds more of its seed than parameters and buffers: use register_buffer() for such tensors"
+        )
+
+
+def refuse_outputs(evaluator, images, classes):
+    """Raise ValueError where outputs are not logits of each image, also of a single one."""
+    evaluator.network.eval()
+    for count in (len(images), 1):
+        with torch.no_grad():
+            logits = evaluator.network(images[:count])
+        if not isinstance(logits, torch.Tensor):
+            raise TypeError(f"its output is {type(logits).__name__}, not a tensor of logits")
+        if logits.shape != (count, classes) or not logits.is_floating_point():
+            found, images_in_words = list(logits.shape), f"{count} image{'s' * (count > 1)}"
+            raise ValueError(
+                f"the output for {images_in_words} is {logits.dtype} {found}, not logits [{count}, {classes}]"
+            )
+
+
+def refuse_side_effects(evaluator, images, labels):
+    """Raise ValueError where a forward pass in training does more than its result and batch norm's statistics say.
+
+    Leaves the gradient of the loss.
+    """
+    network, random_numbers = evaluator.network.train(), torch.Generator()
+    dropout.use_generator(network, random_numbers)
+    weights, outputs, before = evaluator.weights.clone(), [], random_states()
+    places = [parameter.data_ptr() for parameter in evaluator.parameters]
+    of_batch_norm = {id(buffer) for module in batch_norms(network) for buffer in module.buffers()}
+    buffers = {name: buffer for name, buffer in network.named_buffers() if id(buffer) not in of_batch_norm}
+    values = {name: buffer.clone() for name, buffer in buffers.items()}
+    for _ in range(2):
+        random_numbers.manual_seed(0)
+        outputs.append(network(images))
+    for name, buffer in buffers.items():
+        if not torch.equal(buffer, values[name]):
+            raise ValueError(
+                f"{name} changes in training, and would not fit averages of weights: leave it as it is"
+            )
+    if any(map(differ, random_states(), before)) or not alike(*outputs):
+        raise ValueError("draws random numbers in training that cannot be replayed: use nn.Dropout alone")
+    F.cross_entropy(outputs[-1], labels).backward()
+    moved = places != [parameter.data_ptr() for parameter in evaluator.parameters]
+    if moved or not torch.equal(weights, evaluator.weights):
+        raise ValueError(
+            "changes its weights in forward(), which is for the optimiser to do: use other tensors there"
+        )
+    if not evaluator.gradient.any():
+        raise ValueError("no gradient reaches its parameters: the logits must depend on them")
+
+
+def random_states():
+    """The states of the generators of random numbers that code draws from where it names none."""
+    name, keys, *rest = numpy.random.get_state()
+    return [torch.default_generator.get_state(), random.getstate(), (name, keys.tolist(), rest)]
+
+
+def differ(first, second):
+    return not torch.equal(first, second) if isinstance(first, torch.Tensor) else first != second
+
+
+def alike(first, second):
+    """Whether two outputs are the same but for rounding."""
+    largest = max(1.0, first.abs().nan_to_num().max().item())
+    return torch.allclose(first, second, rtol=CLOSE, atol=CLOSE * largest, equal_nan=True)
