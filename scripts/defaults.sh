@@ -3,7 +3,7 @@
 # of your own for them may begin with `source scripts/setups/s1.sh` and change what differs. Paths are relative to the
 # repository's root.
 
-flags=                          # arguments of train.py: network, width, batch size
+flags=                          # arguments of train.py: network (or your own, --model FILE.py:FUNCTION), width, batch size
 data=                           # prepared image set [DATA]
 prepare=                        # the command that prepares it; if it is `python -m data ...` another set there is refused
 plrs=                           # learning rates of pre-training [PLRS]

@@ -51,9 +51,9 @@ elif [ -n "$plr_2b" ]; then
 fi
 
 export OMP_NUM_THREADS=$JOBS
-python analyze.py geometry "$out"
-python analyze.py bands "$out" $bands
-[ -z "$norms" ] || python analyze.py norms "$out"
-[ -z "$sharpness" ] || python analyze.py sharpness "$out" $sharpness
+python analyze.py geometry "$out" $own_network
+python analyze.py bands "$out" $own_network $bands
+[ -z "$norms" ] || python analyze.py norms "$out" $own_network
+[ -z "$sharpness" ] || python analyze.py sharpness "$out" $own_network $sharpness
 python analyze.py figures "$out" --out "$out/figures"
 python analyze.py claims "$out" --json "$out/claims.json"

@@ -68,6 +68,22 @@ if [ "$swa_anchor" = end ]; then  # SWA goes back to where its largest window be
         "give more EPOCHS or smaller WINDOWS"
 fi
 
+# What the stages after train.py need of a network of your own, which they load only if it is named: the last --model of a
+# file that train.py is given.
+own_network=
+name_own_network() {
+    local word before=
+    for word in $flags ${TRAIN_FLAGS:-}; do
+        [ "$before" != --model ] || word=--model=$word
+        case $word in
+            --model=*.py:*) own_network="--model ${word#*=}" ;;
+            --model=*) own_network= ;;
+        esac
+        before=$word
+    done
+}
+name_own_network
+
 train() {
     python train.py $flags --data "$data" ${keep_losses:+--keep-loss $keep_losses} "$@" ${TRAIN_FLAGS:-}
 }
@@ -79,12 +95,12 @@ pretrain() {
 
 # average NAME: SWA of a pre-training.
 average() {
-    python swa.py "$out/pretrain/$1" --windows $windows --anchor "$swa_anchor" --spacing "$swa_spacing" --out "$out/swa"
+    python swa.py "$out/pretrain/$1" $own_network --windows $windows --anchor "$swa_anchor" --spacing "$swa_spacing" --out "$out/swa"
 }
 
 # finetune RUN FLR...: RUN is a folder in OUT. Losses are only seen to be crossed in logged epochs.
 finetune() {
-    python finetune.py "$out/$1" --lr "${@:2}" --steps "$finetune_epochs" \
+    python finetune.py "$out/$1" $own_network --lr "${@:2}" --steps "$finetune_epochs" \
         ${keep_losses:+--log-every $finetune_log_every --keep-loss $keep_losses} --out "$out/finetune"
 }
 

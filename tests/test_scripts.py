@@ -636,6 +636,27 @@ def made_by(script, settings, folder, listed, **changes):
 
 
 @pytest.mark.parametrize(
+    "flags, more, expected",
+    [
+        ("--width 8 --model nets/mine.py:net", "", ["nets/mine.py:net"]),
+        ("--model=nets/mine.py:net", "--precision bf16", ["nets/mine.py:net"]),
+        ("--model nets/mine.py:net", "--model nets/mine.py:wider", ["nets/mine.py:wider"]),
+        ("--model nets/mine.py:net", "--model si-convnet", []),
+        ("--model si-convnet", "", []),
+    ],
+)
+@pytest.mark.parametrize("script", ["images.sh", "sweep.slurm"])
+def test_the_stages_name_a_network_of_ones_own(script, flags, more, expected, listed, tmp_path):
+    settings = f'flags="{flags}" plrs=1e-3 flrs="1e-5 1e-4" windows=2'
+    made = made_by(script, settings, tmp_path, listed, TRAIN_FLAGS=more)
+    loading = [words for words in made if words[0] in ("swa.py", "finetune.py")]
+    loading += [words for words in made if words[1] in ("geometry", "bands", "norms", "sharpness")]
+    assert len(loading) >= (6 if script == "images.sh" else 2)
+    for words in loading:
+        assert (value_of("--model", words) if "--model" in words else []) == expected
+
+
+@pytest.mark.parametrize(
     "changes, kept",
     [
         ({}, 82),  # 100 - 9 * 2
