@@ -173,8 +173,8 @@ def try_out(given, settings, lr, images, labels):
             refuse(first)
         if not models.angle_parameters(settings["model"], first):
             raise ValueError("in_angles of its record chooses none of its parameters")
-        evaluator, *others = (Evaluator(network, torch.device("cpu")) for network in (first, again, other))
-        refuse_impure_build(evaluator, *others, images)
+        evaluator, again, other = (Evaluator(network, torch.device("cpu")) for network in (first, again, other))
+        refuse_impure_build(evaluator, again, other)
         refuse_outputs(evaluator, images, settings["classes"])
         if settings["rho"] is not None:
             sphere.project_(evaluator.weights, settings["rho"])
@@ -183,6 +183,7 @@ def try_out(given, settings, lr, images, labels):
         )
         refuse_side_effects(evaluator, images, labels)
         optimizer.step()
+        refuse_hidden_state(again, other, images)
         return evaluator.network
 
 
@@ -216,8 +217,8 @@ def refuse_layers(network):
             raise ValueError(f"{module}: batch norm needs running statistics and a momentum, as by default")
 
 
-def refuse_impure_build(evaluator, again, other, images):
-    """Raise ValueError where a network is not a pure function of the seed, or the seed is in more than its state.
+def refuse_impure_build(evaluator, again, other):
+    """Raise ValueError where a network is not a pure function of the seed.
 
     again, other: of a network with the same seed, and of one with another.
     """
@@ -228,19 +229,21 @@ def refuse_impure_build(evaluator, again, other, images):
     except ValueError as error:
         raise ValueError(f"is built in another way the second time ({error})") from None
     states = zip(evaluator.network.state_dict().items(), again.network.state_dict().values())
-    differing = [name for (name, one), two in states if not torch.equal(one.nan_to_num(), two.nan_to_num())]
-    if differing:
-        raise ValueError(
-            f"{differing[0]} is not the same for the same seed: draw it from torch's default generator"
-        )
-    moved = first | {"weights": first["weights"] + 0.1 * torch.randn_like(first["weights"])}
+    for (name, one), two in states:
+        if not torch.equal(one.nan_to_num(), two.nan_to_num()):
+            raise ValueError(f"{name} is not the same for the same seed: draw it from torch's default generator")
+
+
+def refuse_hidden_state(evaluator, other, images):
+    """Raise ValueError where the seed is in more of a network than in its state; other: one with another seed."""
+    solution = evaluator.solution()
+    solution["weights"] += 0.1 * torch.randn_like(solution["weights"])  # at first all logits may be 0
     outputs = []
-    for one in (evaluator, other):  # moved, as at first all logits may be 0
-        one.load(moved)
+    for one in (evaluator, other):
+        one.load(solution)
         one.network.eval()
         with torch.no_grad():
             outputs.append(one.network(images))
-        one.load(first)
     if not alike(*outputs):
         raise ValueError(
             "holds more of its seed than parameters and buffers: use register_buffer() for such tensors"
@@ -277,6 +280,11 @@ def refuse_side_effects(evaluator, images, labels):
     for _ in range(2):
         random_numbers.manual_seed(0)
         outputs.append(network(images))
+    moved = places != [parameter.data_ptr() for parameter in evaluator.parameters]
+    if moved or not torch.equal(weights, evaluator.weights):
+        raise ValueError(
+            "changes its weights in forward(), which is for the optimiser to do: use other tensors there"
+        )
     for name, buffer in buffers.items():
         if not torch.equal(buffer, values[name]):
             raise ValueError(
@@ -285,11 +293,6 @@ def refuse_side_effects(evaluator, images, labels):
     if any(map(differ, random_states(), before)) or not alike(*outputs):
         raise ValueError("draws random numbers in training that cannot be replayed: use nn.Dropout alone")
     F.cross_entropy(outputs[-1], labels).backward()
-    moved = places != [parameter.data_ptr() for parameter in evaluator.parameters]
-    if moved or not torch.equal(weights, evaluator.weights):
-        raise ValueError(
-            "changes its weights in forward(), which is for the optimiser to do: use other tensors there"
-        )
     if not evaluator.gradient.any():
         raise ValueError("no gradient reaches its parameters: the logits must depend on them")
 

@@ -84,9 +84,9 @@ def refuse_changed_file(settings, place):
     """Raise Refused where the network of some settings is another one in models.NETWORKS than that of a run."""
     there, now = settings.get("model_digest"), models.NETWORKS[settings["model"]].digest
     if there != now:
+        there, now = (digest[:8] if digest else "none" for digest in (there, now))
         raise Refused(
-            f"{place}the file of {settings['model']} has changed (sha256 {there and there[:8]} there, now {now and now[:8]});"
-            " restore it, or train anew"
+            f"{place}the file of {settings['model']} has changed (sha256 {there} there, now {now}); restore it, or train anew"
         )
 
 
