@@ -7,7 +7,6 @@ names it.
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import hashlib
 import random
@@ -23,7 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import models
-from data.commandline import BadInput
+from data.commandline import BadInput, counted, suggestion
+from data.device import require_memory
 from data.files import open_regular
 from models import dropout, optimizers, sphere
 from models.batchnorm import batch_norms
@@ -33,7 +33,12 @@ from models.geometry import BarrierProtocol
 FORM = "FILE.py:FUNCTION"
 MOMENTUM_SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4}  # as that of the practical ResNet
 IMAGES = 4  # that a network is tried out on
+COPIES = 12  # of all weights, about, while it is tried out: three networks, their flat weights, and gradients
 CLOSE = 1e-3  # outputs of equal networks differ by less, relative to the largest: by rounding alone
+
+
+class Unfit(Exception):
+    """What is wrong with a network, and the fix, in words."""
 
 
 def is_own(model):
@@ -61,10 +66,10 @@ def register(given, classes, side, augmented=False):
     with faults(given), torch.random.fork_rng(devices=[]):
         made = function(classes, side)
         if not isinstance(made, (nn.Module, models.Network)):
-            raise TypeError(f"returns {type(made).__name__}, neither an nn.Module nor a models.Network")
+            raise Unfit(f"returns {type(made).__name__}, neither an nn.Module nor a models.Network")
         record = made if isinstance(made, models.Network) else record_of(made, augmented)
         if record.task != "images":
-            raise ValueError("returns the record of a network on ticks, where a network is for images")
+            raise Unfit("returns the record of a network on ticks, where a network is for images")
         models.NETWORKS[name] = dataclasses.replace(
             record,
             build=functools.partial(build, given, function),
@@ -88,17 +93,11 @@ def load(given):
     sys.modules[module.__name__] = module  # where dataclasses look for it
     with faults(given):
         exec(compile(source, path, "exec"), module.__dict__)
-    found = {name for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+    found = {name: value for name, value in vars(module).items() if callable(value)}
     if function not in found:
-        close = difflib.get_close_matches(function, found, n=1)
-        raise BadInput(
-            f"--model {given}: {path} has no function {function}; name one that it has{of_close(close)}"
-        )
-    return getattr(module, function), digest
-
-
-def of_close(names):
-    return f", such as {names[0]}" if names else ""
+        fix = suggestion(function, list(found)) or "; name one that it has"
+        raise BadInput(f"--model {given}: {path} has no function {function}{fix}")
+    return found[function], digest
 
 
 @contextlib.contextmanager
@@ -114,8 +113,9 @@ def faults(given):
         if isinstance(error, SyntaxError) and error.filename == path:
             lines.append(error.lineno)
         words = str(error).strip().split("\n")[0].removesuffix(".")
+        kind = "" if isinstance(error, Unfit) else f"{type(error).__name__}: "
         place = f"line {lines[-1]} of {path}" if lines else path
-        raise BadInput(f"--model {given}: {type(error).__name__}: {words}; mend {place}") from None
+        raise BadInput(f"--model {given}: {kind}{words}; mend {place}") from None
 
 
 def record_of(network, augmented):
@@ -144,7 +144,7 @@ def build(given, function, width, classes, **shape):
         if isinstance(made, models.Network):
             made = made.build(width, classes, **{name: shape[name] for name in made.shape})
         if not isinstance(made, nn.Module):
-            raise TypeError(f"returns {type(made).__name__}, not an nn.Module")
+            raise Unfit(f"returns {type(made).__name__}, not an nn.Module")
         return with_replayable_dropout(made)
 
 
@@ -168,11 +168,16 @@ def try_out(given, settings, lr, images, labels):
     """
     make = functools.partial(models.build, settings["model"], settings["width"], settings["classes"])
     with faults(given), torch.random.fork_rng(devices=[]):
-        first, again, other = (make(seed, **settings["shape"]) for seed in (0, 0, 1))
-        for refuse in (refuse_parameters, refuse_layers):
-            refuse(first)
+        first = make(0, **settings["shape"])
+        refuse_parameters(first)
+        refuse_layers(first)
+        needed = COPIES * torch.float32.itemsize * sum(parameter.numel() for parameter in first.parameters())
+        require_memory(needed, f"--model {given}: to try it out", "make it smaller")
+        again, other = (make(seed, **settings["shape"]) for seed in (0, 1))
+        if places_of(first) & places_of(again):
+            raise Unfit("returns tensors that it returned before: build all of the network in every call")
         if not models.angle_parameters(settings["model"], first):
-            raise ValueError("in_angles of its record chooses none of its parameters")
+            raise Unfit("in_angles of its record chooses none of its parameters")
         evaluator, again, other = (Evaluator(network, torch.device("cpu")) for network in (first, again, other))
         refuse_impure_build(evaluator, again, other)
         refuse_outputs(evaluator, images, settings["classes"])
@@ -181,44 +186,55 @@ def try_out(given, settings, lr, images, labels):
         optimizer = optimizers.build(
             evaluator.weights, evaluator.gradient, lr, settings["optimizer"], settings["rho"]
         )
-        refuse_side_effects(evaluator, images, labels)
+        refuse_side_effects(evaluator, images, labels, settings["classes"])
         optimizer.step()
         refuse_hidden_state(again, other, images)
         return evaluator.network
 
 
+def tensors_of(network):
+    """{name: tensor} of all parameters and buffers, tied ones by all of their names."""
+    named = network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
+    return {name: tensor for some in named for name, tensor in some}
+
+
+def place_of(tensor):
+    """The address of a tensor's memory, that of a tensor that it is a view of."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def places_of(network):
+    return {place_of(tensor) for tensor in tensors_of(network).values() if tensor.numel()}
+
+
 def refuse_parameters(network):
-    """Raise ValueError where the parameters and buffers of a network are none that a flat vector of weights can hold."""
-    tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    """Raise Unfit where the parameters and buffers of a network are none that a flat vector of weights can hold."""
     places = {}
-    for name, tensor in tensors:
+    for name, tensor in tensors_of(network).items():
         if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
-            raise ValueError(f"{name} has no shape yet: call a lazy module once before it is returned")
+            raise Unfit(f"{name} has no shape yet: call a lazy module once before it is returned")
         if tensor.device.type != "cpu":
-            raise ValueError(f"{name} is on {tensor.device}: return it on the CPU; the scripts move it")
+            raise Unfit(f"{name} is on {tensor.device}: return it on the CPU; the scripts move it")
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
-            raise ValueError(f"{name} is {tensor.dtype}: return it in float32; --precision bf16 is for speed")
-        place = tensor.untyped_storage().data_ptr()
-        if tensor.numel() and places.setdefault(place, name) != name:
-            raise ValueError(f"{name} shares its memory with {places[place]}: let each have its own")
+            raise Unfit(f"{name} is {tensor.dtype}: return it in float32; --precision bf16 is for speed")
+        if tensor.numel() and places.setdefault(place_of(tensor), name) != name:
+            raise Unfit(f"{name} shares its memory with {places[place_of(tensor)]}: let each have its own")
     if not trained_parameters(network):
-        raise ValueError("has no parameters that require gradients: there is nothing to train")
+        raise Unfit("has no parameters that require gradients: there is nothing to train")
 
 
 def refuse_layers(network):
-    """Raise ValueError for layers with running statistics that are not re-estimated, or not in one pass."""
+    """Raise Unfit for layers with running statistics that are not re-estimated, or not in one pass."""
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
-            raise ValueError(
-                f"{name} tracks running statistics, as only batch norm may: leave track_running_stats out"
-            )
+            raise Unfit(f"{name} tracks running statistics, as only batch norm may: leave track_running_stats out")
     for module in batch_norms(network):
         if module.running_mean is None or module.momentum is None:
-            raise ValueError(f"{module}: batch norm needs running statistics and a momentum, as by default")
+            raise Unfit(f"{module}: batch norm needs running statistics and a momentum, as by default")
 
 
 def refuse_impure_build(evaluator, again, other):
-    """Raise ValueError where a network is not a pure function of the seed.
+    """Raise Unfit where a network is not a pure function of the seed.
 
     again, other: of a network with the same seed, and of one with another.
     """
@@ -227,17 +243,17 @@ def refuse_impure_build(evaluator, again, other):
         again.refuse_unfit(first)
         other.refuse_unfit(first)
     except ValueError as error:
-        raise ValueError(f"is built in another way the second time ({error})") from None
+        raise Unfit(f"is built in another way the second time ({error})") from None
     states = zip(evaluator.network.state_dict().items(), again.network.state_dict().values())
     for (name, one), two in states:
         if not torch.equal(one.nan_to_num(), two.nan_to_num()):
-            raise ValueError(f"{name} is not the same for the same seed: draw it from torch's default generator")
+            raise Unfit(f"{name} is not the same for the same seed: draw it from torch's default generator")
 
 
 def refuse_hidden_state(evaluator, other, images):
-    """Raise ValueError where the seed is in more of a network than in its state; other: one with another seed."""
+    """Raise Unfit where the seed is in more of a network than in its state; other: one with another seed."""
     solution = evaluator.solution()
-    solution["weights"] += 0.1 * torch.randn_like(solution["weights"])  # at first all logits may be 0
+    solution["weights"] += 0.01 * torch.randn_like(solution["weights"])  # at first all logits may be 0
     outputs = []
     for one in (evaluator, other):
         one.load(solution)
@@ -245,28 +261,28 @@ def refuse_hidden_state(evaluator, other, images):
         with torch.no_grad():
             outputs.append(one.network(images))
     if not alike(*outputs):
-        raise ValueError(
-            "holds more of its seed than parameters and buffers: use register_buffer() for such tensors"
-        )
+        raise Unfit("holds more of its seed than parameters and buffers: use register_buffer() for such tensors")
 
 
 def refuse_outputs(evaluator, images, classes):
-    """Raise ValueError where outputs are not logits of each image, also of a single one."""
-    evaluator.network.eval()
+    """Raise Unfit where outputs are not logits of each image, also of a single one."""
     for count in (len(images), 1):
+        evaluator.network.eval()
         with torch.no_grad():
-            logits = evaluator.network(images[:count])
-        if not isinstance(logits, torch.Tensor):
-            raise TypeError(f"its output is {type(logits).__name__}, not a tensor of logits")
-        if logits.shape != (count, classes) or not logits.is_floating_point():
-            found, images_in_words = list(logits.shape), f"{count} image{'s' * (count > 1)}"
-            raise ValueError(
-                f"the output for {images_in_words} is {logits.dtype} {found}, not logits [{count}, {classes}]"
-            )
+            refuse_other_than_logits(evaluator.network(images[:count]), count, classes)
 
 
-def refuse_side_effects(evaluator, images, labels):
-    """Raise ValueError where a forward pass in training does more than its result and batch norm's statistics say.
+def refuse_other_than_logits(output, count, classes):
+    """Raise Unfit where the output of a network for so many images is no floating-point tensor [count, classes]."""
+    if not isinstance(output, torch.Tensor):
+        raise Unfit(f"its output is {type(output).__name__}, not a tensor of logits")
+    if output.shape != (count, classes) or not output.is_floating_point():
+        found = f"the output for {counted(count, 'image')} is {output.dtype} {list(output.shape)}"
+        raise Unfit(f"{found}, not logits [{count}, {classes}]")
+
+
+def refuse_side_effects(evaluator, images, labels, classes):
+    """Raise Unfit where a forward pass in training does more than its result and batch norm's statistics say.
 
     Leaves the gradient of the loss.
     """
@@ -274,27 +290,32 @@ def refuse_side_effects(evaluator, images, labels):
     dropout.use_generator(network, random_numbers)
     weights, outputs, before = evaluator.weights.clone(), [], random_states()
     places = [parameter.data_ptr() for parameter in evaluator.parameters]
-    of_batch_norm = {id(buffer) for module in batch_norms(network) for buffer in module.buffers()}
-    buffers = {name: buffer for name, buffer in network.named_buffers() if id(buffer) not in of_batch_norm}
-    values = {name: buffer.clone() for name, buffer in buffers.items()}
+    state = state_of_no_batch_norm(network)
     for _ in range(2):
         random_numbers.manual_seed(0)
         outputs.append(network(images))
+        refuse_other_than_logits(outputs[-1], len(images), classes)
     moved = places != [parameter.data_ptr() for parameter in evaluator.parameters]
     if moved or not torch.equal(weights, evaluator.weights):
-        raise ValueError(
-            "changes its weights in forward(), which is for the optimiser to do: use other tensors there"
-        )
-    for name, buffer in buffers.items():
-        if not torch.equal(buffer, values[name]):
-            raise ValueError(
-                f"{name} changes in training, and would not fit averages of weights: leave it as it is"
-            )
+        raise Unfit("changes its weights in forward(), which is for the optimiser to do: use other tensors there")
+    for name, tensor in state_of_no_batch_norm(network).items():
+        if not torch.equal(tensor, state[name]):
+            raise Unfit(f"{name} changes in training, and would not fit averages of weights: leave it as it is")
     if any(map(differ, random_states(), before)) or not alike(*outputs):
-        raise ValueError("draws random numbers in training that cannot be replayed: use nn.Dropout alone")
+        raise Unfit("draws random numbers in training that cannot be replayed: use nn.Dropout alone")
     F.cross_entropy(outputs[-1], labels).backward()
     if not evaluator.gradient.any():
-        raise ValueError("no gradient reaches its parameters: the logits must depend on them")
+        raise Unfit("no gradient reaches its parameters: the logits must depend on them")
+
+
+def state_of_no_batch_norm(network):
+    """{name: copy} of the tensors of a network that are neither trained nor statistics of batch norm."""
+    of_batch_norm = {id(buffer) for module in batch_norms(network) for buffer in module.buffers()}
+    tensors = [*network.named_buffers(), *network.named_parameters()]
+    others = {
+        name: tensor for name, tensor in tensors if not tensor.requires_grad and id(tensor) not in of_batch_norm
+    }
+    return {name: tensor.clone() for name, tensor in others.items()}
 
 
 def random_states():

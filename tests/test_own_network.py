@@ -366,7 +366,7 @@ REFUSED = {
     "a file that raises": ("x = 1\nraise RuntimeError('no\\nway')\n", "RuntimeError: no; mend line 2 of net.py"),
     "a file that leaves": ("import sys\nsys.exit(0)\n", "SystemExit: 0; mend line 2 of net.py"),
     "null bytes": ("\0", "null bytes"),
-    "no such function": ("def nett(classes, side):\n    pass\n", "has no function net; .*such as nett"),
+    "no such function": ("def nett(classes, side):\n    pass\n", "has no function net; did you mean nett"),
     "a function that is none": ("net = 3\n", "has no function net"),
     "an import of what is not there": ("import of_nowhere\n", "ModuleNotFoundError.*line 1 of net.py"),
     "a function that raises": ("\ndef net(classes, side):\n    1 / 0\n", "ZeroDivisionError.*line 3 of net.py"),
@@ -384,6 +384,10 @@ REFUSED = {
     "no tensor": (returning("nn.GRU(8, 3)"), "3D, got 4D"),
     "several outputs": (of_init("pass").replace("Layer()", "nn.Unflatten(1, (2, 3)), nn.RNN(3, 3)"), "TypeError|AttributeError"),
     "a tuple": (returning("nn.Sequential(nn.Flatten(1, 2), nn.RNN(8, 3))"), "its output is tuple, not a tensor of logits"),
+    "another output in training": (
+        of_init("pass").replace("return x", "return (x, x) if self.training else x").replace("Layer(), nn.Linear(6, classes)", "nn.Linear(6, classes), Layer()"),
+        "its output is tuple",
+    ),
     "half precision": (LINEAR.replace("classes))", "classes)).half()"), "is torch.float16: return it in float32"),
     "double precision": (LINEAR.replace("classes))", "classes)).double()"), "is torch.float64"),
     "no device": (LINEAR.replace("classes))", "classes)).to('meta')"), "1.weight is on meta"),
@@ -402,6 +406,23 @@ REFUSED = {
     "a changed buffer": (
         of_forward("self.seen += 1", init="self.register_buffer('seen', torch.zeros(()))"),
         "2.seen changes in training",
+    ),
+    "a buffer that is replaced": (
+        of_forward("self.seen = self.seen + 1", init="self.register_buffer('seen', torch.zeros(()))"),
+        "2.seen changes in training",
+    ),
+    "a frozen parameter that changes": (
+        of_forward("self.seen.data += 1", init="self.seen = nn.Parameter(torch.zeros(()), requires_grad=False)"),
+        "2.seen changes in training",
+    ),
+    "the same module again": (
+        "from torch import nn\nNET = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))\ndef net(classes, side):\n    return NET\n",
+        "returns tensors that it returned before",
+    ),
+    "a part that is the same again": (
+        "from torch import nn\nPART = nn.Linear(192, 5)\ndef net(classes, side):\n"
+        "    return nn.Sequential(nn.Flatten(), PART, nn.Linear(5, classes))\n",
+        "returns tensors that it returned before",
     ),
     "instance norm": (
         returning(
@@ -554,6 +575,16 @@ def test_what_does_not_fit_it_is_refused(image_file, capsys):
         assert message in refused(capsys, 2, *pretraining(image_file, "net.py:net", "run", *more))
     ticks = ["train", "--data", "ticks", "--model", "net.py:net", "--lr", 1e-3, "--steps", 1, "--out", "run"]
     assert "--model net.py:net: is not for ticks; use si-mlp" in refused(capsys, 2, *ticks)
+
+
+def test_one_that_is_too_large_is_refused(image_file, capsys, monkeypatch):
+    write(LINEAR)
+    parameters = 3 * SIDE**2 * CLASSES + CLASSES
+    for bytes_per_parameter, message in ((47, "net.py:net: to try it out takes"), (49, None)):
+        monkeypatch.setattr("data.device.free_memory", lambda _: bytes_per_parameter * parameters)
+        if message:
+            assert message in refused(capsys, 2, *pretraining(image_file))
+    assert give(*pretraining(image_file)) == 0
 
 
 def test_shapes_of_a_record_that_are_no_arguments(image_file):
