@@ -144,7 +144,7 @@ def test_the_runs_of_the_manual_are_measured(of_the_manual, image_file, monkeypa
         "finetune/plr1e-3-flr1e-4": {"bands-reestimate", "norms", "sharpness-checkpoint"},
         "swa/plr1e-3": {"bands-reestimate", "norms"},
     }.items():
-        assert Run(f"runs/mine/{path}").measured() - {"band-images"} == names
+        assert {*Run(f"runs/mine/{path}").measurement_files} - {"band-images"} == names
     assert give(script, "figures", "runs/mine", "--out", "figures", "--only", 7, 20) == 0
     assert strict_json(Path("figures/figure20.json"))["rows"][0]["lr_label"] == "learning rate"
 
