@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.commandline import BadInput, Parser, lr_name, natural, positive_float, positive_int, run
 from data.device import device_of
-from data.open_run import describe_child, finished_runs, refuse_others, step_to_begin_at
+from data.open_run import describe_child, finished_runs, step_to_begin_at
 from models.requests import use_own_network
 from train import (
     STEPS_HELP,

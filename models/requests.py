@@ -1,6 +1,7 @@
 """What is asked of a network on the command line, or in a config: refused in one line where it cannot be."""
 
 import argparse
+import contextlib
 import json
 
 import torch
@@ -137,8 +138,9 @@ def refuse_unfit_shape(name, network, settings, device, fix=None):
     fix: by default that the settings are to be others.
     """
     fix = fix or f"give others (--width, {', '.join(f'--{n}' for n in shape_names())})"
+    is_own = network.digest is not None  # it may do what needs numbers
     try:
-        with torch.device("meta"):  # without its numbers
+        with contextlib.nullcontext() if is_own else torch.device("meta"):  # without its numbers
             built = network.build(settings["width"], settings["classes"], **settings["shape"])
     except ValueError as error:
         raise BadInput(f"{name}: {error}; {fix}") from None

@@ -9,7 +9,7 @@ from data.analysis.claims import CLAIMS
 from data.analysis.criteria import KINDS
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "data/analysis/README.md", "tests/README.md"]
+PAGES = ["README.md", "data/analysis/README.md", "tests/README.md", "models/README.md"]
 ABOUT = {
     "all networks": {*KINDS},
     "on images": {*KINDS} - {"ticks"},

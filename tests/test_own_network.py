@@ -116,6 +116,18 @@ def made_small(words, image_file, lr):
     return Path(found[0]).stem, found[1:]
 
 
+@pytest.mark.parametrize("function", ["plain_sgd", "si_net"])
+def test_the_records_of_the_manual_are_trained(function, image_file):
+    write(re.search(r"```python\n(.*?)```", (ROOT / "models/README.md").read_text(), re.DOTALL)[1], "records.py")
+    more = ["--width", 1, "--augment", "none"]
+    assert give(*pretraining(image_file, f"records.py:{function}", "run", *more, steps=1)) == 0
+    command = ["run", "--model", f"records.py:{function}", "--lr", 1e-3, "--steps", 1, "--out", "tuned"]
+    assert give("finetune", *command) == 0
+    settings = Run("tuned/run-flr1e-3").settings
+    expected = {"plain_sgd": ({"name": "sgd"}, None), "si_net": ({"name": "projected-sgd"}, 6.0)}
+    assert (settings["optimizer"], settings["rho"]) == expected[function]
+
+
 @pytest.fixture(scope="module")
 def of_the_manual(image_file, tmp_path_factory):
     """A folder with the manual's file, mine.py, and the runs that its commands make, in runs/mine."""
@@ -307,6 +319,13 @@ def test_a_record_of_images_of_two_sizes(image_file, tmp_path):
     assert give("finetune", "a", "b", "--model", "net.py:net", "--lr", 1e-3, "--steps", 1, "--out", "tuned") == 0
     sizes = [Run(f"tuned/{out}-flr1e-3").weights()["weights"].numel() for out in "ab"]
     assert sizes == [3 * 64 * 3 + 3, 3 * 100 * 4 + 4]
+
+
+def test_a_function_that_computes_with_what_it_builds(image_file):
+    """As no network without numbers could."""
+    write(LINEAR.replace("classes))", "classes if nn.Linear(1, 1).weight.item() < 2 else 0))"))
+    assert give(*pretraining(image_file)) == 0
+    assert give("finetune", "run", "--model", "net.py:net", "--lr", 1e-3, "--steps", 1, "--out", "tuned") == 0
 
 
 def test_dropout_of_torch_is_replaced_by_what_is_replayed():
