@@ -10,6 +10,9 @@
     analyze.py claims FOLDER                  the claims of the paper, held against the runs of one experiment
     analyze.py boundary FOLDER                the largest learning rate that converges, and the next one
     analyze.py boundaries claims.json...      a table of the boundaries of several experiments
+    analyze.py next-lr FOLDER                 which learning rates to run next, to find the band of useful ones
+    analyze.py band FOLDER                    that band, with the evidence, and the best learning rate in it
+    analyze.py test RUN...                    test accuracy of runs that report on held-out images
     analyze.py figures FOLDER... --out DIR    the figures that runs of one experiment permit, or several compared
     analyze.py curves FOLDER --out DIR        learning curves of all stages by learning rate of pre-training
     analyze.py draw DIR/figureNN.json ...     figures again, from the numbers written beside them
@@ -26,7 +29,7 @@ import torch
 
 import models
 from data import bands, images, ticks
-from data.analysis.choosing import add_choice_arguments, chosen_runs
+from data.analysis.choosing import add_choice_arguments, chosen_runs, how_to_finish
 from data.analysis.commands import add_folder_arguments, add_reading_commands, study_of
 from data.analysis.lengths import Lengths
 from data.analysis.measuring import (
@@ -43,6 +46,7 @@ from data.analysis.measuring import (
     weights_named,
     without_low_ends,
 )
+from data.analysis.search_commands import add_search_commands
 from data.analysis.study import GEOMETRY_PAIRS, GEOMETRY_WINDOW
 from data.commandline import (
     BadInput,
@@ -53,8 +57,8 @@ from data.commandline import (
     say,
 )
 from data.commandline import run as run_script
-from data.device import BF16, EVALUATION_BATCH, device_of, use_precision
-from data.runs import bands_name, geometry_name, low_ends_name, sharpness_of
+from data.device import BF16, EVALUATION_BATCH, add_device_argument, device_of, use_precision
+from data.runs import Run, bands_name, geometry_name, low_ends_name, sharpness_of
 from data.seeds import generator, init_seed
 from models import curvature, mlp
 from models.batchnorm import REESTIMATION_BATCH, leaves_one
@@ -85,13 +89,17 @@ def evaluator_of(run, device):
     return Evaluator(network, device, settings["precision"] == BF16)
 
 
-def image_set_of(run, device, data_file):
-    """The image set of a run, at data_file where it is no longer where the run had it.
+def image_set_of(run, device, data_file, **settings):
+    """The image set of a run, at data_file where it is no longer where the run had it, as by other settings of the run.
 
     Raises BadInput where it is missing or another, or the device lacks the precision of the run.
     """
     use_precision(run.settings["precision"], device)
-    return images.load_image_set_of(run.config | {"data_file": data_file or run.config["data_file"]}, device)
+    config = run.config | {
+        "data_file": data_file or run.config["data_file"],
+        "settings": run.settings | settings,
+    }
+    return images.load_image_set_of(config, device)
 
 
 def measure_features(run, inputs, labels):
@@ -258,6 +266,26 @@ def measure_norms(run):
     run.write_measurement("norms", solutions | {name: [relative_filter_norms(kernels)]})
 
 
+def measure_test(run, device, data_file):
+    """Loss and accuracy over the test set, whatever the run reports on: test.json, both [solution][member].
+
+    Solutions are the end of the run, or, of an SWA run, its averages.
+    """
+    names = [f"swa-{window}" for window in run.settings.get("windows", [])] or ["checkpoint"]
+    if run.network["task"] == "ticks":
+        sets = ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(run.members)])
+        solutions = (run.weights(name, fits_ticks(run)) for name in names)
+        found = [mlp.evaluate(one["weights"], one["buffers"]["frozen"], *sets[2:]) for one in solutions]
+    else:
+        evaluator, found = evaluator_of(run, device), []
+        image_set = image_set_of(run, device, data_file, report=images.TEST)
+        for name in names:
+            run.weights(name, evaluator.load)
+            found.append([[number] for number in evaluator.evaluate(image_set.test_batches())])
+    losses, accuracies = zip(*found)
+    run.write_measurement("test", {"solution": names, "loss": losses, "accuracy": accuracies})
+
+
 def measure_sharpness(evaluator, image_set, name, most, probes, run, alive):
     """How sharp one of a run's solutions is: sharpness-<name>.json, name being that of its weights (see data/runs.py).
 
@@ -356,7 +384,15 @@ def main():
         "--probes", type=at_least_two, default=10, help="random vectors that estimate the trace"
     )
 
+    test = commands.add_parser("test", help="measure the test accuracy of runs, whatever images they report on")
+    test.set_defaults(run=test_command)
+    test.add_argument("runs", nargs="+", metavar="RUN", help="folders of complete runs")
+    test.add_argument("--data-file", help="image set, where it is no longer where the runs had it")
+    add_device_argument(test)
+    add_own_network_argument(test)
+
     add_reading_commands(commands)
+    add_search_commands(commands)
     args = parser.parse_args()
     args.run(args)
 
@@ -448,6 +484,16 @@ def bands_command(args):
                     yield Job(f"{title}, {normalisation}", runs, lambda run, _: measure(evaluator, run, sets))  # noqa: B023
 
     measure_all(jobs())
+
+
+def test_command(args):
+    runs, device = [Run(path) for path in args.runs], device_of(args.device)
+    for run in runs:
+        if not run.complete:
+            raise BadInput(f"{run.path}: is not complete; finish it first: {how_to_finish(run)}")
+    runs = missing("test", runs, "test")
+    use_own_network(args.model, runs)
+    measure_all([Job("test", runs, lambda run, advance: measure_test(run, device, args.data_file))])
 
 
 def norms_command(args):

@@ -281,14 +281,12 @@ def train(run, task, checkpoint_seconds, averages=None):
         checkpoint = record(0, task.evaluate_train(), task, metrics, run, keep, averages)
     else:
         checkpoint, metrics = resumed
-    until_loss, keep_losses = run.settings["until_loss"], run.settings["keep_loss"]
+    keep_losses = run.settings["keep_loss"]
     saved_at = time.monotonic()
     try:
         with Progress(run.name, steps, task.unit, checkpoint["step"]) as progress:
             for stop in logged_steps(steps, log_every, keep, after=checkpoint["step"]):
-                if None not in metrics["diverged_at"]:  # every member diverged
-                    break
-                if until_loss is not None and regimes.all_below(metrics, until_loss):
+                if is_over(run, metrics):
                     break
                 train_metrics = task.advance(checkpoint["step"], stop)
                 later = record(stop, train_metrics, task, metrics, run, keep, averages)
@@ -305,6 +303,21 @@ def train(run, task, checkpoint_seconds, averages=None):
     return metrics
 
 
+def is_over(run, metrics):
+    """Whether a run ends short of its length: every member diverged, or what it was to stop at is reached."""
+    if None not in metrics["diverged_at"]:
+        return True
+    until_loss = run.settings["until_loss"]
+    if until_loss is not None and regimes.all_below(metrics, until_loss):
+        return True
+    return run.settings["stop_when_clear"] and None not in verdicts(run, metrics)
+
+
+def verdicts(run, metrics):
+    """What the regimes of a run's members are where its metrics so far decide them, None where not."""
+    return regimes.early_verdicts(metrics, regimes.circumstances_of(run))
+
+
 def logged_steps(steps, log_every, keep, after):
     """The steps that are logged after one, in order: multiples of log_every, those kept, and the last one."""
     spaced = range((after // log_every + 1) * log_every, steps, log_every)
@@ -316,8 +329,11 @@ def train_to_the_end(run, task, checkpoint_seconds):
     """train(), and what the end reaches with re-estimated batch-norm statistics beside the running ones.
 
     The running ones follow the last few iterations, and lag behind where weights move fast. The checkpoint keeps them.
+    Of a run that stops when clear also what was decided.
     """
     metrics = train(run, task, checkpoint_seconds)
+    if run.settings["stop_when_clear"]:
+        metrics |= {"verdict": verdicts(run, metrics)}
     reestimated = task.evaluate_reestimated()
     return metrics if reestimated is None else metrics | {"reestimated": reestimated}
 
@@ -491,6 +507,12 @@ def main():
     parser.add_argument(
         "--until-loss", type=positive_float, help="stop where a train loss below this is first logged"
     )
+    parser.add_argument(
+        "--stop-when-clear",
+        action="store_true",
+        help="stop where the regime of every member is decided: diverged, at chance, converged, or plateaued (rules: "
+        "data/analysis/README.md)",
+    )
     add_keep_loss_argument(parser)
     add_execution_arguments(parser)
     args = parser.parse_args()
@@ -586,6 +608,7 @@ def describe_pretraining(args, name, settings, members, log_every):
         "log_every": log_every,
         "keep": sorted(set(args.keep)),
         "until_loss": args.until_loss,
+        "stop_when_clear": args.stop_when_clear,
         "keep_loss": sorted(set(args.keep_loss)),
     }
     if network.digest is not None:

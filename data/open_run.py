@@ -127,6 +127,7 @@ def describe_child(stage, parent, path, step, lrs, steps, log_every, data_file, 
         "log_every": log_every,
         "keep": [],
         "until_loss": None,
+        "stop_when_clear": False,
         "keep_loss": sorted(set(keep_losses)),
     }
     return {

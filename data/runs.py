@@ -4,7 +4,8 @@ What is in a run folder, which nothing but this file and open_run.py, which writ
 
     config.json     what the run is: arguments, members, parent, versions; written once, and anew when the run grows
     metrics.json    what was measured, arrays indexed [logged step][member]; null = not measured or not finite;
-                    `reestimated`: test loss and accuracy of the end with re-estimated batch-norm statistics
+                    `reestimated`: test loss and accuracy of the end with re-estimated batch-norm statistics;
+                    `verdict`: what regimes were decided at the end of a run that stops when they are
     checkpoint.pt   everything needed to resume
     step-N.pt       weights kept on request
     loss-L.pt       weights kept where the train loss first crossed a level L
@@ -15,6 +16,7 @@ What is in a run folder, which nothing but this file and open_run.py, which writ
     bands-*.json    accuracies on frequency bands, one file for each way to normalise them, measured by analyze.py
     low-ends-*.json the same on the low and the mid band, with other ends of the low one
     norms.json      norms of filters, measured by analyze.py
+    test.json       loss and accuracy over the test set, of runs that report on other images as well, by analyze.py
     sharpness-*.json gradient norm and curvature of weights (loss-L.pt, step-N.pt, checkpoint.pt), measured by analyze.py
     lock            held by the live process that works on the folder
 """
@@ -35,11 +37,17 @@ RUNNING, COMPLETE = "running", "complete"
 # What makes two runs the same experiment. The rest of config.json (argv, versions, device) tells of one execution.
 IDENTITY = ("stage", "settings", "members", "parent")
 GROWING = ("steps", "keep", "windows")  # the settings that a longer run has more of
-MEASURED_AT_THE_END = ("features", "geometry-*", "bands-*", "low-ends-*", "norms", "sharpness-checkpoint")
-METRICS_OF_THE_END = ("reestimated",)  # of a run, which may grow, as the measurements before
+MEASURED_AT_THE_END = ("features", "geometry-*", "bands-*", "low-ends-*", "norms", "test", "sharpness-checkpoint")
+METRICS_OF_THE_END = ("reestimated", "verdict")  # of a run, which may grow, as the measurements before
 FORMAT = 2  # of run folders; those of format 1 do not say it, nor what is filled in for them here
 # What runs had, and image runs in particular, that were made before there was a choice.
-EARLIER_SETTINGS = {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
+EARLIER_SETTINGS = {
+    "compile": False,
+    "until_loss": None,
+    "stop_when_clear": False,
+    "keep_loss": [],
+    "optimizer": {"name": "projected-sgd"},
+}
 EARLIER_IMAGE_SETTINGS = {"precision": "fp32", "augment": "none", "shape": {}, "report": "test"}
 # What the analysis must know of the network of a run made before config.json said so, by what it is trained on.
 EARLIER_NETWORK = {
@@ -279,6 +287,8 @@ class Run:
                 fix = "restore the file that --model names, name another folder, or remove this one"
             elif not self.complete and 0 < asked["settings"]["steps"] < self.trained_to:
                 fix = f"it has been trained to {self.trained_to}: that, or more, can be its length; or name another folder"
+            if self.settings["stop_when_clear"] and asked["settings"]["stop_when_clear"]:
+                fix = f"where a run stops when clear hangs on its length, which stays; {fix}"
             raise Refused(f"{self.path}: was made with other settings ({'; '.join(differences)}); {fix}")
         return settings
 
@@ -290,6 +300,8 @@ class Run:
     def _with_length(self, asked):
         """The settings with the length that is asked for, None where this run cannot become one of it."""
         there, trained = self.settings, self.trained_to
+        if there["stop_when_clear"]:
+            return None
         lengths = lengths_asked(there, asked)
         if self._differences(asked, **lengths):
             return None

@@ -66,6 +66,7 @@ OPTION = Kind(frozenset({int, float, bool}), most=LIMITS[1])
 
 OF_MEMBERS = Array(MEASURED, "member")
 SERIES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+VERDICTS = ("diverged", "at chance", "converged", "plateaued")  # early ones, see regimes.early_verdict()
 OF_SOLUTIONS = {name: Array(OF_MEMBERS, "window") for name in SERIES}
 
 NETWORK = {
@@ -96,6 +97,7 @@ SETTINGS = {
     "log_every": COUNT,
     "keep": Array(WHOLE),
     "until_loss": Optional(Nullable(POSITIVE)),
+    "stop_when_clear": Optional(FLAG),
     "keep_loss": Optional(Array(POSITIVE)),
 }
 SETTINGS_ON_IMAGES = {
@@ -135,6 +137,7 @@ METRICS = {
     **{name: Array(OF_MEMBERS, "step") for name in SERIES},
     "swa": Optional({"window": Array(COUNT, "window")} | OF_SOLUTIONS),
     "reestimated": Optional({"test_loss": OF_MEMBERS, "test_accuracy": OF_MEMBERS}),
+    "verdict": Optional(Array(Nullable(one_of(*VERDICTS)), "member")),
 }
 CURVATURE = ("gradient_norm", "largest_eigenvalue", "residual", "trace", "trace_error")
 LIMITS = Array(WHOLE, "end of a band")
@@ -157,6 +160,10 @@ MEASUREMENTS = {
         "low_ends": Array(WHOLE),
         "limits": Table(Table(LIMITS)),
         "accuracy": Table(Table(OF_MEMBERS)),
+    },
+    "test": {
+        "solution": Array(TEXT, "solution"),
+        **{name: Array(OF_MEMBERS, "solution") for name in ("loss", "accuracy")},
     },
     "norms": {OTHERS: Array(Nullable(Array(MEASURED, "filter")), "member")},
     "sharpness": {
@@ -292,7 +299,8 @@ def fault_of_metrics(metrics, sizes, settings):
     missing = steps[-1] // log_every + 1 - sum(step % log_every == 0 for step in steps)
     if missing:
         return f"step lacks {missing} of the multiples of {log_every} (settings.log_every)"
-    stopped_early = settings.get("until_loss") is not None or None not in metrics["diverged_at"]
+    is_clear = settings.get("stop_when_clear") and None not in metrics.get("verdict", [None])
+    stopped_early = settings.get("until_loss") is not None or is_clear or None not in metrics["diverged_at"]
     if metrics["status"] == "complete" and (steps[-1] > length or steps[-1] < length and not stopped_early):
         return f"step ends at {steps[-1]}, but status is complete and settings.steps {length}"
 

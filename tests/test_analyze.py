@@ -941,7 +941,7 @@ def test_stages_may_differ_in_length(study):
         metrics.write_text(json.dumps(metrics_until(json.loads(metrics.read_text()), 7)))
         path.write_text(json.dumps(config | {"settings": config["settings"] | lengths | kept}))
     assert not {*Study(study).settings} & {*LENGTHS}
-    assert {*LENGTHS} == {*lengths, *kept, "until_loss"}
+    assert {*LENGTHS} == {*lengths, *kept, "until_loss", "stop_when_clear"}
 
 
 def test_runs_of_other_lengths_are_not_averaged(study):

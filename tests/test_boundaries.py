@@ -93,6 +93,19 @@ def test_the_standard_deviation_of_a_run_is_pooled_within_settings():
     assert std_of_a_run([runs[0], runs[2]]) == 0 == std_of_a_run([])
 
 
+@pytest.mark.parametrize("samples, tolerance", [(None, 0.01), (10_000, 0.01), (1000, 0.5 / np.sqrt(1000))])
+def test_single_runs_are_told_apart_by_no_less_than_the_noise_of_their_test_samples(samples, tolerance):
+    """Accuracies of 50 % on average have the largest; repeats tell of it themselves."""
+    pretrained = [Pretrained(1e-2, 1, False, True, 1.0, 0.5, 0.5, 0.5)]
+    single = [Finetuned(1e-2, 1, flr, accuracy) for flr, accuracy in ((1e-5, 0.48), (1e-4, 0.52))]
+    numbers = RunNumbers(pretrained, single, classes=2, test_samples=samples)
+    assert numbers.tolerance == pytest.approx(tolerance, abs=2e-6)
+    repeated = [*single, Finetuned(1e-2, 2, 1e-5, 0.481)]
+    assert RunNumbers(pretrained, repeated, classes=2, test_samples=samples).tolerance == pytest.approx(
+        0.01, abs=2e-6
+    )
+
+
 def repeated(range_over_flrs, runs, deviation):
     """`runs` runs at every PLR, half of them above and half below the mean, so that std_of_a_run() is `deviation`."""
     half = deviation * np.sqrt((runs - 1) / runs)

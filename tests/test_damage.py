@@ -335,7 +335,7 @@ def test_other_values_in_run_folders_end_in_no_traceback(seed, measured, tmp_pat
     content = with_something_else(json.loads((tmp_path / "runs" / path).read_text()), chance)
     (tmp_path / "runs" / path).write_text(json.dumps(content))
     runs = sorted((tmp_path / "runs/pretrain").iterdir())
-    name = chance.choice(["runs", "claims", "boundary", "norms" if kind == "images" else "features"])
+    name = chance.choice(["runs", "claims", "boundary", "band", "norms" if kind == "images" else "features"])
     tuning = ["finetune", *runs, "--lr", 1e-5, "--steps", 2, "--out", "runs/finetune"]
     for run_command in (lambda: call_analyze(name, "runs"), lambda: call(*tuning)):
         capsys.readouterr()

@@ -324,6 +324,17 @@ def test_a_plr_that_converges_when_trained_longer_belongs_to_regime_1(study):
     assert found["b2AB"] is None  # at 1e-1 fine-tuning depends on the FLR
 
 
+def test_a_plr_that_does_not_converge_when_trained_longer_is_not_undertrained(study):
+    """Its loss still falls at the end of pre-training, so that it tells no boundary, before longer training does."""
+    falling = [[10] * (EPOCHS - 3) + [4, 3, 2, 1]]
+    path = study / "pretrain/0.01/metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"train_loss": [list(row) for row in zip(*falling)]}))
+    assert measure_regimes(Study(study))["b12"] is None
+    write_convergence(study, 1e-2, False)
+    assert measure_regimes(Study(study))["b12"] == {"last": 1e-3, "next": 1e-2}
+
+
 def test_shares_of_resamples_are_those_of_the_narrowed_place(tmp_path):
     members = [{"lrs": [plr], "seed": seed} for plr in PLRS[:3] for seed in (1, 2)]
     series = {"train_accuracy": [1, 1, 1, 0.9, 0.5, 0.5], "train_loss": [[10] + [1] * EPOCHS] * 6}

@@ -303,7 +303,8 @@ def test_resume_goes_back_to_the_checkpoint(on_disk, tmp_path):
     write_json(tmp_path / "run" / "config.json", config | {"settings": settings | on_disk})
     write_json(tmp_path / "run" / "metrics.json", metrics)
     write_tensors(tmp_path / "run" / "checkpoint.pt", {"step": 10, "weights": torch.zeros(3, 2)})
-    settings |= {"compile": False, "until_loss": None, "keep_loss": [], "optimizer": {"name": "projected-sgd"}}
+    settings |= {"compile": False, "until_loss": None, "stop_when_clear": False, "keep_loss": []}
+    settings |= {"optimizer": {"name": "projected-sgd"}}
     with OpenRun(tmp_path / "run", config | {"settings": settings}, torch.device("cpu")) as opened:
         checkpoint, trimmed = opened.resume()
     assert checkpoint["step"] == 10 and opened.settings == settings
@@ -460,8 +461,8 @@ def test_other_settings_are_refused_with_the_difference(stage, kind, change, dif
 
 
 LATER_SETTINGS = {
-    "ticks": ("until_loss", "keep_loss"),
-    "images": ("until_loss", "keep_loss", "precision", "augment"),
+    "ticks": ("until_loss", "stop_when_clear", "keep_loss"),
+    "images": ("until_loss", "stop_when_clear", "keep_loss", "precision", "augment"),
 }
 
 
@@ -481,7 +482,7 @@ def test_runs_made_before_a_setting_existed_go_on(kind, steps, origin, tmp_path)
     assert (Run(old).settings["until_loss"], Run(old).settings["keep_loss"]) == (None, [])
     command = ["train", *pretraining(kind, origin), "--steps", steps]
     assert call(*command, "--out", old) == 0
-    changes = [["--until-loss", 1]]
+    changes = [["--until-loss", 1], ["--stop-when-clear"]]
     if kind == "images":
         changes += [
             ["--keep-loss", 1],

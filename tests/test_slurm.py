@@ -19,9 +19,6 @@ from data.images import save_image_set
 
 ROOT = Path(__file__).parent.parent
 SWEEP, SEARCH = ["scripts/sweep.slurm"], ["scripts/find_lr.slurm", "si-mlp", "ticks"]
-needs_search = pytest.mark.skipif(
-    not (ROOT / "scripts/find_lr.sh").exists(), reason="there is no scripts/find_lr.sh"
-)
 BY_SIGTERM = 128 + signal.SIGTERM
 
 
@@ -172,7 +169,6 @@ def test_a_task_that_is_done_is_not_requeued(start):
 LINES = ["pretrain 1e-3 1", "finetune pretrain/plr1e-2-seed1 1e-4"]
 
 
-@needs_search
 @pytest.mark.parametrize("before", [[], LINES[:1]])
 def test_a_search_submits_what_to_run_next_and_itself_after_that(before, start, tmp_path):
     (tmp_path / "lines").write_text("\n".join(LINES) + "\n")
@@ -185,7 +181,6 @@ def test_a_search_submits_what_to_run_next_and_itself_after_that(before, start, 
     ]
 
 
-@needs_search
 def test_a_task_of_a_search_is_one_of_the_lines(start, tmp_path):
     task = start(*SEARCH, "out", *LINES)
     assert task.code() == 0 and task.seen() == ["finetune.py begins", "finetune.py ends"]
@@ -195,7 +190,6 @@ def test_a_task_of_a_search_is_one_of_the_lines(start, tmp_path):
     assert task.code() == BY_SIGTERM and task.seen()[-2:] == ["train.py saves", "scontrol requeue 7_0"]
 
 
-@needs_search
 def test_a_search_whose_runs_fail_ends(start, tmp_path):
     (tmp_path / "lines").write_text("\n".join(LINES) + "\n")
     task = start(*SEARCH, "out", *LINES, SLURM_ARRAY_JOB_ID="")
@@ -204,7 +198,6 @@ def test_a_search_whose_runs_fail_ends(start, tmp_path):
     assert (tmp_path / "output").read_text().endswith(line)
 
 
-@needs_search
 def test_a_search_ends_with_its_answer(start, tmp_path):
     (tmp_path / "lines").touch()
     task = start(*SEARCH, "out", *LINES, SLURM_ARRAY_JOB_ID="")
@@ -452,7 +445,6 @@ def test_a_task_that_is_not_finished_does_not_look_it(slurm, sweep, tmp_path):
     assert slurm.ends(later) == NEVER
 
 
-@needs_search
 @pytest.mark.slow
 def test_a_search_on_many_machines_makes_the_runs_of_one(slurm, sweep, tmp_path):
     """Two rounds, of two runs and of one, and a job that prints the answer."""

@@ -8,6 +8,8 @@
     drawing.py    draws a figure of curves against the PLR from its numbers; drawing_other.py the others
     axes.py       what figures have in common; captions.py: row titles, and the small print
     learning_curves.py   numbers and drawing of learning curves, which are no figure of the paper
+    search.py     which learning rates to run next to find the band of useful ones; search_commands.py: next-lr, band
+    band.py       that band, and what is said of it
     figures.py    which figure shows what, of which networks
     criteria.py   what claims are made of: bounds, parts; evidence.py: what they are judged by
     claims.py     judges the claims of the paper, which claims_*.py hold

@@ -99,9 +99,10 @@ class RunNumbers:
         finetuned = [run for run in finetuned if run.plr in self.plrs]
         self.chance, self.test_samples = 1 / classes, test_samples
         self.shared, self.by_accuracy, self.diverges = shared, by_accuracy, diverges
-        self.tolerance = max(SAME_ACCURACY, std_of_a_run(finetuned)) + ROUNDING
-        self._trained_longer = trained_longer or {}
-        self.converges_up_to = max((lr for lr, converges in self._trained_longer.items() if converges), default=0)
+        std = std_of_a_run(finetuned) or sampling_std(finetuned, test_samples)
+        self.tolerance = max(SAME_ACCURACY, std) + ROUNDING
+        self.trained_longer = trained_longer or {}
+        self.converges_up_to = max((lr for lr, converges in self.trained_longer.items() if converges), default=0)
 
         of_plr = {plr: set() for plr in self.plrs}
         for run in [*pretrained, *finetuned]:
@@ -136,8 +137,8 @@ class RunNumbers:
         """
         last, following = self.plrs[index : index + 2]
         if name == "b12":
-            between = [lr for lr in self._trained_longer if last < lr < following]
-            last = max([last, *(lr for lr in between if self._trained_longer[lr])])
+            between = [lr for lr in self.trained_longer if last < lr < following]
+            last = max([last, *(lr for lr in between if self.trained_longer[lr])])
             following = min([following, *(lr for lr in between if lr > last)])
         return last, following
 
@@ -174,6 +175,15 @@ def std_of_a_run(finetuned):
     freedom = sum(len(of_setting) - 1 for of_setting in settings.values())
     squares = sum(np.var(of_setting) * len(of_setting) for of_setting in settings.values())
     return math.sqrt(squares / freedom) if freedom else 0.0
+
+
+def sampling_std(finetuned, test_samples):
+    """The standard deviation of a mean accuracy over that many test samples, for single runs; 0 where it is unknown."""
+    accuracies = [run.accuracy for run in finetuned if math.isfinite(run.accuracy)]
+    if not accuracies or not test_samples:
+        return 0.0
+    mean = float(np.mean(accuracies))
+    return math.sqrt(mean * (1 - mean) / test_samples)
 
 
 # --------------------------------------------------------------------------------------------------------------- rules
@@ -278,10 +288,12 @@ def in_regime_3(numbers, samples):
 def undertrained(numbers, samples):
     """Whether a PLR that has not converged might do so if it were trained for longer, [samples, P].
 
-    Its training is unfinished() or slow(), or, but at chance, too_short() to tell.
+    Its training is unfinished() or slow(), or, but at chance, too_short() to tell; unless runs that train until they
+    converge do not there.
     """
     short = too_short(numbers, samples) & ~in_regime_3(numbers, samples)
-    return unfinished(numbers, samples) | slow(numbers, samples) | short
+    untold = unfinished(numbers, samples) | slow(numbers, samples) | short
+    return untold & ~np.array([numbers.trained_longer.get(plr) is False for plr in numbers.plrs])
 
 
 def last_before_another(flags):
@@ -338,7 +350,8 @@ def subregime_2a(numbers, samples, b12, b23):
 
     2A runs from b12 upwards without a gap through PLRs of regime 2 from which fine-tuning
     - depends less on the FLR than on the seed: mean final test accuracies at all FLRs lie within a tolerance of 1 pp, or
-      of the standard deviation of a run (see std_of_a_run()), if that is more;
+      of the standard deviation of a run (see std_of_a_run(); of single runs that which so few test samples alone make), if
+      that is more;
     - loses nothing against regime 1: at no FLR is the mean further below the best mean of regime 1's pre-training than
       by the same tolerance. The paper's 2A is where all FLRs lead to the same *and best* quality; without this, PLRs from
       which fine-tuning is equally bad at all FLRs, far into regime 2, would belong to it.

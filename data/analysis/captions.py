@@ -15,6 +15,7 @@ from data.images import reported_split
 
 STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning", "swa": "SWA over"}
 CURVES = "curves"  # in place of a figure's number: learning curves, which are no figure of the paper
+BAND = "band"  # likewise: the band of useful learning rates
 POINTS = {
     12: "bar",
     13: "histogram",
@@ -123,6 +124,8 @@ def what_is_drawn(experiment, figure):
         notes.append(
             "Test accuracies after pre-training and fine-tuning: with batch-norm statistics re-estimated."
         )
+    if figure == BAND:
+        notes.append("Green: the band of useful PLRs, 2A.")
     if figure == CURVES:
         on_ticks = experiment.get("experiment", {}).get("data") == "ticks"
         notes.append(f"Train loss: {TRAIN_LOSS_ON_TICKS if on_ticks else TRAIN_LOSS_ON_IMAGES}.")

@@ -64,6 +64,32 @@ def draw_accuracies(axes, pretrain, curves):
         draw_curve(axes, curve, color=color, marker="o", label=label)
 
 
+BAND_COLOR = "#009E73"
+
+
+def draw_band(numbers):
+    """The band of useful learning rates: accuracies above, and late train loss, by which regimes are told apart, below."""
+    figure, (axes, below) = plt.subplots(2, 1, figsize=(5.2, 5.4), sharex=True, height_ratios=(2, 1))
+    draw_accuracies(axes, numbers["pretrain"], [*numbers["finetune"], *numbers["swa"]])
+    best, band = numbers["best"], numbers["band"]
+    if best:
+        label = f"best: PLR {lr_text(best['plr'])}"
+        axes.plot(best["plr"], best["mean"], "*", color="#D55E00", markersize=11, zorder=3, label=label)
+    draw_curve(below, numbers["late_loss"], **PRETRAIN_STYLE | {"label": None})
+    below.set_yscale("log")
+    prepare_plr_axes(axes, numbers)
+    for each in (axes, below) if band else ():
+        each.axvspan(
+            band["lower"]["next"], band["upper"]["last"], color=BAND_COLOR, alpha=0.15, linewidth=0, zorder=0
+        )
+    below.set_xlabel(axes.get_xlabel())
+    axes.set_xlabel("")
+    axes.set_ylabel(accuracy_label(numbers))
+    below.set_ylabel("Late train loss")
+    shared_legend(figure, axes)
+    return figure
+
+
 PAIR_STYLES = {
     "LH": {"color": "#0072B2", "marker": "o", "label": "low FLR – high FLR"},
     "SH": {"color": "#D55E00", "marker": "s", "label": "SWA – high FLR"},

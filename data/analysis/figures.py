@@ -7,9 +7,9 @@ from typing import NamedTuple
 from matplotlib import pyplot as plt
 
 from data import ticks
-from data.analysis import drawing, drawing_other, learning_curves, series
+from data.analysis import band, drawing, drawing_other, learning_curves, series
 from data.analysis.axes import STYLE
-from data.analysis.captions import CURVES, STAGES, add_small_print
+from data.analysis.captions import BAND, CURVES, STAGES, add_small_print
 from data.commandline import BadInput
 from data.files import read_json, write_atomically
 
@@ -59,7 +59,10 @@ FIGURES = {
 }
 
 
-DRAWN = {number: figure.draw for number, figure in FIGURES.items()} | {CURVES: learning_curves.draw_curves}
+DRAWN = {number: figure.draw for number, figure in FIGURES.items()} | {
+    CURVES: learning_curves.draw_curves,
+    BAND: drawing.draw_band,
+}
 
 
 def figure_numbers(number, studies):
@@ -72,6 +75,13 @@ def figure_numbers(number, studies):
             several = figure.deviations and row["runs_per_point"][-1:] > [1]
             row["deviations"] = "over runs (n - 1)" if several else None
     return {"figure": number, "accuracies": "percent"} | ({"rows": rows} if figure.rows else rows[0])
+
+
+def band_figure_numbers(study):
+    """The numbers behind the figure of the band (band.json), which are all that is said of it."""
+    numbers = {"figure": BAND, "accuracies": "percent"} | experiment_facts(study) | band.band_numbers(study)
+    runs = series.runs_per_point([numbers[name] for name in ("pretrain", "finetune", "swa")])
+    return numbers | {"runs_per_point": runs, "deviations": "over runs (n - 1)" if runs[-1:] > [1] else None}
 
 
 def learning_curve_numbers(study):

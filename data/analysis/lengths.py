@@ -2,7 +2,8 @@
 
 A run that was made longer can be looked at as it was before (Run.until()), while it grows and after. Runs that others
 continue are compared as they were where those begin: a longer one beside them would be another pre-training. Others are
-compared at the length that most of their stage are, or have been, complete at.
+compared at the length that most of their stage are, or have been, complete at. The length of a run that stops when its
+regime is clear is that which it was to have: where it stopped does not count, as that of one that diverged does not.
 """
 
 from collections import Counter
@@ -90,7 +91,7 @@ def before_more_windows(run):
 
 
 def ends_for_children(runs, stage):
-    """{kind of runs: Counter of their lengths for runs of a stage that continue them}, without those that had diverged then.
+    """{kind of runs: Counter of their lengths for runs of a stage that continue them}, without those that had_ended() then.
 
     Fine-tuning begins at the end, and SWA begins or ends there.
     """
@@ -99,12 +100,14 @@ def ends_for_children(runs, stage):
         parent = there.get(run.parent_path)
         if run.config["stage"] == stage and parent is not None and parent.metrics and run.lengths:
             step = run.config["parent"]["step"]
-            if not had_diverged(parent, step):
+            if not had_ended(parent, step):
                 at_end = run.settings.get("anchor") == "end"
                 ends.setdefault(kind_of(parent), Counter())[step + (run.settings["steps"] if at_end else 0)] += 1
     return ends
 
 
-def had_diverged(run, step):
-    """Whether all members of a run had diverged by a step."""
+def had_ended(run, step):
+    """Whether a run had ended by a step, short of its length: its members had diverged, or it stopped when clear."""
+    if run.settings["stop_when_clear"] and run.complete and run.last_step <= step < run.settings["steps"]:
+        return True
     return all(at is not None and at <= step for at in run.metrics["diverged_at"])

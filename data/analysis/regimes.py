@@ -1,25 +1,41 @@
 """What a regime is (paper, sections 3 and 4), as functions of metrics, and where the boundaries between regimes lie.
 
 metrics: what metrics.json holds, as it is read from disk (None = not finite). index: that of a member. Training that
-stops early, boundaries and claims all call these.
+stops early, boundaries, claims and the search for a band all call these.
 
 measure_regimes(study)      {"b12": {"last": PLR, "next": PLR}, ...}
+early_verdict(metrics, ...) what a run leads to, where that is decided before its end
 
 The rules of boundaries themselves stand in boundaries.py. The thresholds are this project's own.
 """
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from data import ticks
+from data import schema, ticks
 from data.analysis import boundaries
-from data.analysis.boundaries import STAYING_LOSS, Finetuned, Pretrained, RunNumbers
+from data.analysis.boundaries import (
+    CHANCE_ERRORS,
+    CHANCE_LOSS,
+    SAME_ACCURACY,
+    STAYING_LOSS,
+    Finetuned,
+    Pretrained,
+    RunNumbers,
+)
 
 FALLS, TOO_SHORT = "falls", "too short"  # what tells that training is not finished, see why_unfinished()
 LATE_STEPS = 4  # at least so many logged steps tell whether the train loss still falls
 FALL_ERRORS = 3  # a fall is at least so many standard errors
+DIVERGED, AT_CHANCE, CONVERGED, PLATEAUED = schema.VERDICTS
+EARLIEST, LATEST = 0.2, 0.9  # the parts of a run's length between which it may stop early
+SHORTEST_TREND = 8  # at least so many logged steps tell a trend
+TREND_ERRORS = 2  # a trend may be steeper by so many standard errors
+STAYS = 0.7  # a train loss that plateaued keeps at least this part of itself until the end of the run
+FAR_FROM_CONVERGED = 0.2  # its train error is at least this part of that of guessing
 LATEST_CONVERGENCE = 1e-2  # train loss at which the paper's runs count as converged; they stop at 1e-4
 
 # -------------------------------------------------------------------------------------------- members, by their metrics
@@ -137,6 +153,108 @@ def as_float(number):
     return float(number) if number is not None and math.isfinite(number) else math.nan
 
 
+# ------------------------------------------------------------------------------------------------------ early verdicts
+
+
+class Circumstances(NamedTuple):
+    """What early verdicts on a run depend on beside its metrics."""
+
+    length: int  # of the run, in epochs or iterations
+    accuracy: float | None  # train accuracy of convergence; None of networks that never converge
+    diverges: bool  # whether there is a regime 3
+    chance: float  # test accuracy of guessing
+    test_samples: int | None  # how many there are, None where it is unknown
+
+
+def circumstances_of(run):
+    """The Circumstances of a run's members."""
+    test_samples = ticks.TEST_SIZE if run.network["task"] == "ticks" else run.config.get("samples", {}).get("test")
+    network = run.network
+    return Circumstances(
+        run.settings["steps"], network["converged"], network["diverges"], 1 / run.settings["classes"], test_samples
+    )
+
+
+def early_verdict(metrics, index, circumstances):
+    """What the regime of a member is, decided by its metrics so far; None where they do not decide it.
+
+    DIVERGED: a loss or a weight is not finite. The others are said between a fifth and nine tenths of the run's length:
+    CONVERGED: has_converged() by what was trained so far, of which at least LATE_STEPS steps after the first are logged.
+    Of the later half of what was trained, which has at least SHORTEST_TREND logged steps:
+    AT_CHANCE: boundaries.at_chance() of this run by the later half of what was trained: mean test accuracy is at most 1 pp,
+        or three standard errors of a mean of one set, above chance, and train loss at least half of its initial value; and
+        it does not fall, see expected_part_of_loss(). Of networks that have a regime 3.
+    PLATEAUED: the train loss does not fall any more: extrapolated to the end of the run it keeps 70 % of itself, see
+        expected_part_of_loss(), and does not still_fall(); and late train error is at least a fifth of that of guessing, as
+        next to 1|2 runs may stay at some small loss for long, and then converge. Not of networks that never converge.
+
+    It depends on nothing but what is on disk, and on the length of the run, which therefore cannot be changed.
+    """
+    if metrics["diverged_at"][index] is not None:
+        return DIVERGED
+    now, length = metrics["step"][-1], circumstances.length
+    if not EARLIEST * length <= now <= LATEST * length:
+        return None
+    accuracy = circumstances.accuracy
+    if accuracy is not None and not logs_too_few_steps(metrics) and has_converged(metrics, index, accuracy):
+        return CONVERGED
+    later = np.array(metrics["step"]) > 0.5 * now
+    if later.sum() < SHORTEST_TREND or not expected_part_of_loss(metrics, index, later, length) >= STAYS:
+        return None
+    if circumstances.diverges and guesses(metrics, index, later, circumstances):
+        return AT_CHANCE
+    if accuracy is None or still_falls(metrics, index):
+        return None
+    error = 1 - late_mean(metrics, "train_accuracy", index)
+    return PLATEAUED if error >= FAR_FROM_CONVERGED * (1 - circumstances.chance) else None
+
+
+def early_verdicts(metrics, circumstances):
+    """early_verdict() of every member."""
+    return [early_verdict(metrics, index, circumstances) for index in range(len(metrics["diverged_at"]))]
+
+
+def expected_part_of_loss(metrics, index, chosen, length):
+    """The part of its train loss that a member keeps until the end of the run by the trend of the chosen logged steps.
+
+    It is the least that the trend allows for: a straight line through the logarithms of losses, steeper by two standard
+    errors, which allow for deviations that follow each other being alike: with their correlation r the variance of a
+    trend is (1 + r) / (1 - r) times that of independent ones. At most 1; NaN where a loss is not finite or is 0.
+    """
+    steps = np.array(metrics["step"], dtype=float)
+    with np.errstate(divide="ignore"):
+        slope, error = trend(steps[chosen], np.log(of_member(metrics, "train_loss", index)[chosen]))
+    return math.exp(min(slope - TREND_ERRORS * error, 0) * (length - steps[-1]))
+
+
+def trend(x, values):
+    """(slope of the straight line through values, its standard error with the deviations' lag-1 correlation in it).
+
+    That correlation is biased downwards in short series with a fitted line (Kendall 1954; by about (2 + 4 r) / n), which is
+    taken back; below 0 it counts as 0, and it is at most 0.9. NaN where values are not finite.
+    """
+    if not np.isfinite(values).all():
+        return math.nan, math.nan
+    count, x = len(x), x - x.mean()
+    slope, middle = np.polyfit(x, values, 1)
+    deviations = values - slope * x - middle
+    squares = deviations @ deviations
+    found = deviations[1:] @ deviations[:-1] / squares if squares > 0 else 0
+    correlation = min(max((count * found + 2) / (count - 4), 0), 0.9)
+    variance = squares / (count - 2) / (x @ x)
+    return slope, math.sqrt(variance * (1 + correlation) / (1 - correlation))
+
+
+def guesses(metrics, index, chosen, circumstances):
+    """Whether a member is at chance by its means over the chosen logged steps, as boundaries.at_chance() has it."""
+    tolerance, chance = SAME_ACCURACY, circumstances.chance
+    if circumstances.test_samples:
+        tolerance = max(tolerance, CHANCE_ERRORS * math.sqrt(chance * (1 - chance) / circumstances.test_samples))
+    accuracy = of_member(metrics, "test_accuracy", index)[chosen].mean()
+    losses = of_member(metrics, "train_loss", index)
+    return bool(accuracy <= chance + tolerance and losses[chosen].mean() >= CHANCE_LOSS * losses[0])
+
+
 # --------------------------------------------------------------------------------------------------------- single runs
 
 
@@ -164,7 +282,23 @@ def measure_regimes(study):
 
 @functools.cache
 def run_numbers(study, refined=True):
-    """The RunNumbers of a study.
+    """The RunNumbers of a study, of its run_records()."""
+    return run_records(study, refined).numbers()
+
+
+class Records(NamedTuple):
+    """What boundaries are measured from: one Pretrained or Finetuned for each run, and facts for RunNumbers."""
+
+    pretrained: list
+    finetuned: list
+    facts: dict
+
+    def numbers(self):
+        return RunNumbers(self.pretrained, self.finetuned, **self.facts)
+
+
+def run_records(study, refined=True):
+    """The Records of a study.
 
     Units are the data seeds, where there are several (on ticks), as all runs of one share its data and vary less among
     themselves; otherwise runs, each with its fine-tunings. All pre-trainings tell where 1|2 and 2|3 lie; those that are
@@ -203,16 +337,15 @@ def run_numbers(study, refined=True):
     of_finetuning = []
     for flr in study.flrs():
         of_finetuning += listed(study.by_plr("finetune", finetuned, flr))
-    return RunNumbers(
-        listed(study.by_plr("pretrain", pretrained, every_seed=True)),
-        of_finetuning,
-        classes=study.settings["classes"],
-        test_samples=number_of_test_samples(study),
-        shared=shared,
-        by_accuracy=accuracy is not None,
-        diverges=study.network["diverges"],
-        trained_longer=trained_longer(study) if refined else {},
-    )
+    facts = {
+        "classes": study.settings["classes"],
+        "test_samples": number_of_test_samples(study),
+        "shared": shared,
+        "by_accuracy": accuracy is not None,
+        "diverges": study.network["diverges"],
+        "trained_longer": trained_longer(study) if refined else {},
+    }
+    return Records(listed(study.by_plr("pretrain", pretrained, every_seed=True)), of_finetuning, facts)
 
 
 def trained_longer(study):

@@ -26,8 +26,8 @@ from data.images import TEST, reported_split
 from data.locks import is_held
 from data.runs import Run
 
-KEPT = ("log_every", "keep", "keep_loss")  # settings in which runs of a stage may well differ
-ONCE = {"band-images"}  # measurements of one run alone
+KEPT = ("log_every", "keep", "keep_loss", "stop_when_clear")  # settings in which runs of a stage may well differ
+ONCE = {"band-images", "test"}  # measurements of one run alone
 NOT_CONVERGED = {
     FALLS: "not converged, and the train loss still falls",
     TOO_SHORT: "not converged, and too few steps are logged to tell if the train loss still falls",
@@ -90,6 +90,9 @@ def checked(run):
 def row_of(run, index, folder, notes):
     member, found = run.members[index], row_values(run, index) if run.metrics else {}
     status = "complete" if run.complete else "running" if is_held(run.path) else "stopped"
+    verdict = run.metrics.get("verdict", [None] * len(run.members))[index] if run.complete else None
+    if verdict and run.last_step < run.settings["steps"]:
+        notes = [*notes, f"stopped when clear: {verdict}"]
     if found.pop("diverged_at", None) is not None:
         notes = [*notes, f"diverged at {run.unit} {run.metrics['diverged_at'][index]}"]
     elif run.complete and stage_of(run) == "pretrain":

@@ -18,7 +18,7 @@ from data.analysis.choosing import (
     refuse_repeated,
     relative,
 )
-from data.analysis.lengths import Lengths, had_diverged, kind_of, stage_of
+from data.analysis.lengths import Lengths, had_ended, kind_of, stage_of
 from data.analysis.pairing import STAGES, Pairing, key_of
 from data.commandline import BadInput
 from data.runs import geometry_name
@@ -26,7 +26,7 @@ from data.runs import geometry_name
 # Settings that say how long a run is and what it leaves on disk. All others are the same in all runs of an experiment.
 REESTIMATED = "re-estimated"
 LENGTHS_OF_A_STAGE = ("first_step", "steps", "until_loss", "spacing", "anchor")  # these within a stage
-LENGTHS = (*LENGTHS_OF_A_STAGE, "log_every", "keep", "keep_loss", "windows")
+LENGTHS = (*LENGTHS_OF_A_STAGE, "log_every", "keep", "keep_loss", "windows", "stop_when_clear")
 
 
 class Study:
@@ -103,16 +103,16 @@ class Study:
             # How long the longest may be, of those that stop at a train loss, makes no other runs of them.
             compared = {*LENGTHS_OF_A_STAGE} - {"first_step"} - ({"steps"} if stage == "converge" else set())
             refuse_differences(self.folder, list(runs), compared)
-            # What continues a diverged run begins where that stopped.
+            # What continues a run that ended early begins where that stopped.
             refuse_differences(
-                self.folder, [run for run in runs if not self._continues_diverged(run)], {"first_step"}
+                self.folder, [run for run in runs if not self._continues_ended(run)], {"first_step"}
             )
         refuse_repeated(self.folder, repeated)
 
-    def _continues_diverged(self, run):
-        """Whether a run continues one whose members all diverged, which ended it early."""
+    def _continues_ended(self, run):
+        """Whether a run continues one that ended early, as its members all diverged or their regimes were clear."""
         parent = self.parent(run)
-        return parent is not None and had_diverged(parent, run.config["parent"]["step"])
+        return parent is not None and had_ended(parent, run.config["parent"]["step"])
 
     def lines(self):
         """What to say of runs that are skipped: incomplete ones, and ones whose parent is missing."""
