@@ -38,7 +38,7 @@ def end(signum, _):
 
 
 # Not where tests or a program of the user's import a script.
-if Path(sys.argv[0]).resolve().parent in (ROOT, ROOT / "data"):
+if Path(sys.argv[0]).resolve().parent in (ROOT, ROOT / "data", ROOT / "scripts"):
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

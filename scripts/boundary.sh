@@ -16,20 +16,12 @@ source "$(dirname "$0")/stages.sh" "$@"
 source scripts/setup.sh
 refuse_another_set
 
-at_all_seeds() {
-    for lr in "$@"; do
-        for seed in $converge_seeds; do
-            echo "converge $lr $seed"
-        done
-    done | side_by_side
-}
-
 [ -n "$converge_lrs" ] || converge_lrs=$(python analyze.py boundary "$out" --grid | cut -d' ' -f1)
-at_all_seeds $converge_lrs
+converging $converge_lrs | side_by_side
 while true; do
     bracket=$(python analyze.py boundary "$out")
     read -r last next <<< "$bracket"
     lr=$(python -c "print(f'{($last * $next) ** 0.5:.6g}' if $next / $last > $converge_ratio else '')")
     [ -n "$lr" ] || break
-    at_all_seeds "$lr"
+    converging "$lr" | side_by_side
 done

@@ -21,33 +21,19 @@ source "$(dirname "$0")/stages.sh" "$@"
 source scripts/setup.sh
 refuse_another_set
 
-while read -r name plr seed; do
-    echo "pretrain $name $plr $seed"
-done <<< "$runs" | side_by_side
+pretrainings | side_by_side
 
 if [[ $flrs == *b12* ]]; then
     bracket=$(python analyze.py boundary "$out" --grid) || stop "(or give numbers in place of b12: FLRS=...)"
     flrs=${flrs/b12/${bracket% *}}
 fi
-while read -r name _; do
-    echo "average $name"
-    echo "finetune pretrain/$name $flrs"
-done <<< "$runs" | side_by_side
+continuations | side_by_side
 
-# Two stages of pre-training, and what they are compared with: training at the FLRs alone, for as long.
-read -r plr_2b plr_2a <<< "$two_stages" || true
-flr_ends=$(tr ' ' '\n' <<< "$flrs" | LC_ALL=C sort -g | sed -n '1p;$p' | uniq)
-runs_at() { while read -r name plr _; do [ "$plr" != "$1" ] || echo "$name"; done <<< "$runs"; }
 if [ -n "$plr_2b" ] && [ -z "$(runs_at "$plr_2b")" ]; then
     echo "two-stage pre-training is skipped: $plr_2b is none of the PLRs"
 elif [ -n "$plr_2b" ]; then
-    for name in $(runs_at "$plr_2b"); do
-        echo "finetune pretrain/$name $plr_2a"
-    done | side_by_side
-    for flr in $flr_ends; do
-        for name in $(runs_at "$plr_2b"); do echo "finetune finetune/$name-flr$plr_2a $flr"; done
-        for name in $(runs_at "$flr"); do echo "finetune finetune/$name-flr$flr $flr"; done
-    done | side_by_side
+    second_stages | side_by_side
+    after_second_stages | side_by_side
 fi
 
 export OMP_NUM_THREADS=$JOBS

@@ -1,7 +1,7 @@
-# Sourced by images.sh, boundary.sh and sweep.slurm with the arguments SETUP [OUT], SETUP being the name of a file in
-# setups/ or the path of another: goes to the repository's root, reads the setup and what the environment changes of it,
-# stops where the image set is missing, lists the runs of pre-training, and defines the stages of a sweep, each
-# for one run.
+# Sourced by images.sh, boundary.sh, sweep.slurm and planned.sh with the arguments SETUP [OUT], SETUP being the name of a
+# file in setups/ or the path of another: goes to the repository's root, reads the setup and what the environment changes
+# of it, stops where the image set is missing (but for planned.sh), lists the runs of pre-training, and defines the stages
+# of a sweep, each for one run, and the commands that they consist of.
 set -a  # the shells of side_by_side take part in all of this
 root=$(realpath -s "$(dirname "${BASH_SOURCE[0]}")/..")
 from_root() { realpath -sm --relative-to "$root" -- "$1"; }
@@ -22,7 +22,9 @@ source "$settings"
 if [ -n "$other_data" ]; then
     data=$other_data prepare="python -m data SET --out $(printf %q "$DATA") (see python -m data --help)"
 fi
-[ -f "$data" ] || stop "there is no ${DATA:-$data}; prepare it with: $prepare"
+missing=
+[ -f "$data" ] || missing="there is no ${DATA:-$data}; prepare it with: $prepare"
+[[ -z $missing || $0 == */planned.sh ]] || stop "$missing"
 
 # What lies at the setup's own path must be what `prepare` makes, wherever its source; DATA may be any image set.
 refuse_another_set() {
@@ -60,10 +62,11 @@ for folder in "$out"/pretrain/plr*/; do
     fi
 done
 
+largest=$(printf '%s\n' $windows | sort -n | tail -n 1)
+swa_epochs=$(((largest - 1) * swa_spacing))
 kept_epoch=
 if [ "$swa_anchor" = end ]; then  # SWA goes back to where its largest window begins
-    largest=$(printf '%s\n' $windows | sort -n | tail -n 1)
-    kept_epoch=$((epochs - (largest - 1) * swa_spacing))
+    kept_epoch=$((epochs - swa_epochs))
     [ $kept_epoch -ge 0 ] || stop "$epochs epochs are too short for SWA of $largest weights $swa_spacing apart:" \
         "give more EPOCHS or smaller WINDOWS"
 fi
@@ -108,6 +111,42 @@ finetune() {
 converge() {
     train --lr "$1" --seed "$2" --steps "$converge_epochs" --until-loss "$converge_loss" \
         --out "$out/converge/lr$1-seed$2"
+}
+
+# The commands of a sweep, a line each for side_by_side.
+pretrainings() { while read -r name plr seed; do echo "pretrain $name $plr $seed"; done <<< "$runs"; }
+continuations() {
+    while read -r name _; do
+        echo "average $name"
+        echo "finetune pretrain/$name $flrs"
+    done <<< "$runs"
+}
+
+# Two stages of pre-training, at a PLR of 2B and one of 2A, and what they are compared with: training at the lowest and
+# the highest FLR alone, for as long.
+read -r plr_2b plr_2a <<< "$two_stages" || true
+second_stages() { for name in $(runs_at "$plr_2b"); do echo "finetune pretrain/$name $plr_2a"; done; }
+after_second_stages() {
+    local flr
+    [ -n "$(runs_at "$plr_2b")" ] || return 0
+    for flr in $(tr ' ' '\n' <<< "${flrs/b12/inf}" | LC_ALL=C sort -g | sed -n '1p;$p' | uniq | sed 's/inf/b12/'); do
+        for name in $(runs_at "$plr_2b"); do echo "finetune finetune/$name-flr$plr_2a $flr"; done
+        for name in $(runs_at "$flr"); do echo "finetune finetune/$name-flr$flr $flr"; done
+    done
+}
+# The names of the runs at a PLR; at b12, as long as it is not known, patterns of them.
+runs_at() {
+    if [ "$1" = b12 ]; then
+        seq "$seeds_per_plr" | sed "s/.*/plrb12$([ "$seeds_per_plr" = 1 ] || echo '-seed*')/"
+    else
+        while read -r name plr _; do [ "$plr" != "$1" ] || echo "$name"; done <<< "$runs"
+    fi
+}
+
+# Training until convergence at some learning rates.
+converging() {
+    local lr seed
+    for lr in "$@"; do for seed in $converge_seeds; do echo "converge $lr $seed"; done; done
 }
 
 # Run commands, one a line, JOBS at once. One that fails does not keep the others from running; the exit code is then

@@ -16,7 +16,8 @@
 # The seeds are dealt out to run folders (listed in OUT/folders), and more of them to more folders later: training seeds
 # with the paper's data seeds to JOBS folders, and other data seeds to JOBS folders for every training seed. All that is
 # in one OUT has the same PLRS and lengths. Where a command fails in a folder, the other folders' training is finished,
-# and the script exits 123.
+# and the script exits 123. `LISTED=yes` before the command writes and trains nothing, but lists what it would: see
+# planned.sh.
 #
 # Equal budgets: an FLR that is one of the PLRS goes on with the pre-training at that PLR, bit by bit, to 60000
 # iterations in all, the length of both stages; from regime 1 to `low` is an ordinary fine-tuning. SWA at the end of
@@ -110,7 +111,7 @@ deal() { xargs -n $((($# + JOBS - 1) / JOBS)) <<< "$*"; }
 # Pairs are dealt out once: with other JOBS or more seeds, what is there stays as it is, and new pairs get new folders.
 new_folders() {
     local seed new there whole=()
-    there=$(pairs < "$out/folders")
+    there=$(folders_there | pairs)
     for seed in $(ascending "${SEEDS:-1 2 3 4 5 6 7 8 9 10}"); do
         new=$(comm -13 <(sed -n "s/^$seed //p" <<< "$there" | sort) \
             <(ascending "${DATA_SEEDS:-1 2 3 4 5}" | sort) | sort -n | xargs)
@@ -122,15 +123,30 @@ new_folders() {
     done
     [ ${#whole[@]} = 0 ] || deal "${whole[@]}" | sed 's/^/seed/; s/ /-/g'
 }
+folders_there() { [ ! -f "$out/folders" ] || cat "$out/folders"; }
+folders=$(folders_there; new_folders)
+
+rates_of() { { [[ $1 != @* ]] && echo "$1" || grep -v '^#' "${1#@}"; } | grep -oE '[0-9][0-9.e+-]*'; }
+if [ -n "${LISTED:-}" ]; then
+    first=$(head -n 1 <<< "$folders")
+    echo "data ticks"
+    echo "flags $plrs $train_flags --seed" $(seeds_of "$first") --data-seed $(data_seeds_of "$first")
+    for folder in $folders; do
+        members=$(($(pairs <<< "$folder" | wc -l) * $(rates_of "$plrs" | wc -l)))
+        echo "$pretrain_steps $members 2 pretrain/$folder"
+        for flr in $(rates_of "$flrs"); do echo "$finetune_steps $members 1 finetune/$folder-flr$flr"; done
+        echo "$((49 * swa_spacing)) $members 6 swa/$folder"
+    done
+    echo "0 1 0 claims.json"
+    exit
+fi
 mkdir -p "$out"
-touch "$out/folders"
-{ cat "$out/folders"; new_folders; } > "$out/folders.new"
+echo "$folders" > "$out/folders.new"
 mv "$out/folders.new" "$out/folders"
 
 # What it takes: 8 microseconds of a core per network and iteration, 4 where there are two processes (bench/README.md);
 # half as much again in SWA, which measures more often.
-count_rates() { { [[ $1 != @* ]] && echo "$1" || grep -v '^#' "${1#@}"; } | grep -oE '[0-9][0-9.e+-]*' | wc -l; }
-networks=$(($(pairs < "$out/folders" | wc -l) * $(count_rates "$plrs"))) flr_count=$(count_rates "$flrs")
+networks=$(($(pairs < "$out/folders" | wc -l) * $(rates_of "$plrs" | wc -l))) flr_count=$(rates_of "$flrs" | wc -l)
 iterations=$((pretrain_steps + flr_count * finetune_steps + 49 * swa_spacing * 3 / 2))
 minutes=$((networks * iterations * 8 / JOBS / 60000000 + 1))
 echo "$networks networks in $(wc -l < "$out/folders") run folders, $pretrain_steps iterations each and" \

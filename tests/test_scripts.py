@@ -553,7 +553,7 @@ def test_an_unknown_setup_is_refused(script, setup, listed, tmp_path):
     command, environment = sweep(script, setup)
     code, output = fails(*command, folder=tmp_path, **listed | environment)
     assert code == 2 and calls(listed) == []
-    names = "convnet-small narrow practical-small resnet-small s1 s2 s3 s4 s5 s6 s7 s8 s9 vit-small"
+    names = "convnet-small-more convnet-small narrow practical-small resnet-small s1 s2 s3 s4 s5 s6 s7 s8 s9 tiny-small vit-small"
     assert output == (
         f"there is no setup {setup}: give {names}, or a file of settings like those in scripts/setups\n"
     )
@@ -971,7 +971,8 @@ def test_the_training_of_practical_networks(setup, listed):
     assert settings_in(by_hand(setup, listed)) == made
 
 
-SMALL = ["narrow", "convnet-small", "resnet-small", "practical-small", "vit-small"]
+SMALL = ["narrow", "convnet-small", "resnet-small", "practical-small", "vit-small", "tiny-small"]
+ACCURACY_ALONE = ("practical-small", "vit-small", "tiny-small")
 
 
 @pytest.mark.parametrize("setup", SMALL)
@@ -984,7 +985,7 @@ def test_a_small_setup_trains_as_its_first_lines_say(setup, listed):
     plrs, seeds, epochs = settings_of(setup, "plrs", "seeds_per_plr", "epochs")
     assert len(trained) == len(plrs.split()) * int(seeds) and in_common["--steps"] == [epochs]
     norms, sharpness = (any(words[1] == name for words in made) for name in ("norms", "sharpness"))
-    assert norms == sharpness == ("--keep-loss" in in_common) == (setup not in ("practical-small", "vit-small"))
+    assert norms == sharpness == ("--keep-loss" in in_common) == (setup not in ACCURACY_ALONE)
 
 
 @pytest.mark.parametrize("setup", [*PAPER, *SMALL])
