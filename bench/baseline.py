@@ -40,6 +40,18 @@ class PassSampler:
         return ticks.TRAIN_SIZE
 
 
+class ProjectedSGD(torch.optim.SGD):
+    """SGD on the unit sphere, of all parameters together."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        [group] = self.param_groups
+        norm = torch.cat([weight.flatten() for weight in group["params"]]).norm()
+        for weight in group["params"]:
+            weight.div_(norm)
+
+
 class BaselineRun:
     """One network and its training set: train(iterations); evaluate(inputs, labels) -> (loss, accuracy)."""
 
@@ -50,22 +62,17 @@ class BaselineRun:
             mlp.frozen_layer(generator("frozen-layer", data_seed)),
         )
         self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(self.trained, lr=lr)
+        self.optimizer = ProjectedSGD(self.trained, lr=lr)
         self.loss = nn.BCEWithLogitsLoss()
         training_set = TensorDataset(self.sets.train_inputs, self.sets.train_labels)
         loader = DataLoader(training_set, ticks.BATCH_SIZE, sampler=PassSampler(seed), drop_last=True)
         self.batches = itertools.chain.from_iterable(itertools.repeat(loader))
 
     def train(self, iterations):
-        """Projected SGD on the unit sphere."""
         for inputs, labels in itertools.islice(self.batches, iterations):
             self.optimizer.zero_grad()
             self.loss(self.network(inputs).squeeze(1), labels).backward()
             self.optimizer.step()
-            with torch.no_grad():
-                norm = torch.cat([weight.flatten() for weight in self.trained]).norm()
-                for weight in self.trained:
-                    weight.div_(norm)
 
     @torch.no_grad()
     def evaluate(self, inputs, labels):

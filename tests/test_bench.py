@@ -18,6 +18,7 @@ import ideal_studies
 import numpy as np
 import pytest
 import torch
+from conftest import random_image_set
 from PIL import Image
 from scipy import stats
 from torch.func import stack_module_state
@@ -34,6 +35,7 @@ from bench import (
     image_agreement,
     image_profile,
     images,
+    peers,
     synthetic,
     threads,
     without,
@@ -828,3 +830,24 @@ def test_differences_are_refused_in_one_line_where_2a_is_not_bracketed(tmp_path,
     printed = capsys.readouterr()
     reason = "regime 2A: its boundary 2A|2B is missing, as no PLR above 1|2 meets the criterion of 2A"
     assert (printed.out, printed.err) == ("", f"differences.py: {tmp_path}: {reason}\n")
+
+
+def test_a_step_of_the_range_test_is_a_step_of_the_network():
+    """At the learning rate that its schedule sets, for projected SGD and for those of torch.optim."""
+    image_set = random_image_set(classes=3, train=8, test=6, side=8)
+    members, device = [{"lrs": [1e-2], "seed": 1}], torch.device("cpu")
+    for model in ("si-convnet", "resnet18"):
+        network = models.NETWORKS[model]
+        settings = {"model": model, "width": 2, "shape": {}, "optimizer": network.optimizer, "rho": network.rho}
+        settings |= {"batch_size": 8, "compile": False, "precision": "fp32", "augment": "none", "first_step": 0}
+        direct, wrapped = (train.ImageTraining(settings, members, device, image_set) for _ in range(2))
+        direct.advance(0, 1)
+        optimizer = peers.AsTorchOptimizer(wrapped)
+        optimizer.param_groups[0]["lr"] = 1e-2
+        optimizer.zero_grad()
+        samples = wrapped._samples(0)[:, 0]
+        wrapped.evaluator.network.train()
+        images = image_set.normalise(image_set.train_images[samples])
+        F.cross_entropy(wrapped.evaluator.network(images), image_set.train_labels[samples]).backward()
+        optimizer.step()
+        torch.testing.assert_close(wrapped.weights, direct.weights)

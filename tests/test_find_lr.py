@@ -20,6 +20,8 @@ from data.runs import Run, find_runs
 pytestmark = pytest.mark.xdist_group("scripts")  # its tests share a process that starts scripts
 
 SHORT = {"EPOCHS": "400", "FINETUNE_EPOCHS": "40", "RATIO": "4", "MAX_RUNS": "16"}
+COARSE_LENGTHS = {"EPOCHS": "25", "FINETUNE_EPOCHS": "4", "RATIO": "10", "MAX_RUNS": "9", "START": "1e-3 1e-1"}
+COARSE = COARSE_LENGTHS | {"TRAIN_FLAGS": "--width 2 --batch-size 16"}
 SCRIPT = ("bash", "scripts/find_lr.sh")
 
 
@@ -105,9 +107,7 @@ def coloured(folder):
 
 def test_held_out_images_choose_and_the_test_set_is_measured_once(quick, tmp_path):  # noqa: F811
     data, out = coloured(tmp_path), tmp_path / "out"
-    lengths = {"EPOCHS": "25", "FINETUNE_EPOCHS": "4", "RATIO": "10", "MAX_RUNS": "9", "START": "1e-3 1e-1"}
-    flags = {"TRAIN_FLAGS": "--width 2 --batch-size 16"}
-    output = find(quick, "si-convnet", data, out, **lengths, **flags)
+    output = find(quick, "si-convnet", data, out, **COARSE)
     assert output.startswith("chooses by the held-out images of ")
     runs = find_runs(out)
     assert {run.settings["report"] for run in runs} == {"validation"}
@@ -119,16 +119,16 @@ def test_held_out_images_choose_and_the_test_set_is_measured_once(quick, tmp_pat
     assert f"test accuracy: {100 * accuracy:.2f} % (chosen by other images)" in output
 
 
-def test_a_network_of_ones_own_is_searched_for(quick, tmp_path):  # noqa: F811
+def test_a_network_of_ones_own_is_named_to_all_of_its_stages(quick, tmp_path):  # noqa: F811
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n\n\ndef net(classes, side):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, classes))\n"
     )
-    lengths = {"EPOCHS": "25", "FINETUNE_EPOCHS": "4", "RATIO": "10", "MAX_RUNS": "6", "START": "1e-3 1e-1"}
-    find(quick, tmp_path / "mine.py:net", coloured(tmp_path), tmp_path / "out", **lengths)
-    best = json.loads((tmp_path / "out/band.json").read_text())["best"]
-    assert {run.settings["model"] for run in find_runs(tmp_path / "out")} == {"mine.py:net"}
-    assert best["test"] is not None and any((tmp_path / "out/finetune").iterdir())
+    out, stages = tmp_path / "out", "pretrain 1e-2 1; finetune pretrain/plr1e-2-seed1 1e-3; conclude"
+    command = ["bash", "-euc", f'source scripts/find_lr.sh "$@"; {stages}', "-"]
+    run(*command, str(tmp_path / "mine.py:net"), str(coloured(tmp_path)), str(out), **quick, **COARSE_LENGTHS)
+    assert {run.settings["model"] for run in find_runs(out)} == {"mine.py:net"} and len(find_runs(out)) == 2
+    assert json.loads((out / "band.json").read_text())["best"]["test"] is not None
 
 
 def test_a_set_without_held_out_images_is_said_to_choose_by_the_test_set(quick, tmp_path):  # noqa: F811
