@@ -98,7 +98,9 @@ def write_images(folder):
             path = folder / f"finetune/{index}-{flr}"
             write_run(path, "finetune", members, IMAGES | own, series(random, [min(plr, flr)], 200), pretrained)
         own = {"first_step": 200, "steps": 9, "windows": [2, 5, 10], "spacing": 1, "anchor": "start"}
-        swa = {"window": [2, 5, 10], "test_accuracy": [[0.8]] * 3}
+        swa = {"window": [2, 5, 10]} | {
+            name: [[0.8]] * 3 for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+        }
         path = folder / f"swa/{index}"
         write_run(path, "swa", [member | {"lrs": [plr]}], IMAGES | own, series(random, [plr], 9), pretrained, swa)
 
@@ -138,7 +140,8 @@ def write_run(path, stage, members, settings, found, parent=None, swa=None):
     origin = parent and {"run": os.path.relpath(parent, path), "step": settings["first_step"]}
     path.mkdir(parents=True)
     config = {"format": FORMAT, "stage": stage, "settings": settings, "members": members, "parent": origin}
-    write_json(path / "config.json", config | {"data_file": None})
+    data_file = None if settings["data"] == "ticks" else "set.pt"
+    write_json(path / "config.json", config | {"data_file": data_file})
     unit = "iteration" if settings["data"] == "ticks" else "epoch"
     metrics = {"status": COMPLETE, "unit": unit, "diverged_at": [None] * len(members)} | found
     write_json(path / "metrics.json", metrics | ({"swa": swa} if swa else {}))

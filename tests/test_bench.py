@@ -36,6 +36,7 @@ from bench import (
     image_profile,
     images,
     peers,
+    reading,
     synthetic,
     threads,
     without,
@@ -851,3 +852,14 @@ def test_a_step_of_the_range_test_is_a_step_of_the_network():
         F.cross_entropy(wrapped.evaluator.network(images), image_set.train_labels[samples]).backward()
         optimizer.step()
         torch.testing.assert_close(wrapped.weights, direct.weights)
+
+
+def test_runs_that_are_read_to_measure_it_are_such_as_scripts_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "PLRS", reading.PLRS[::6])
+    reading.write_images(tmp_path / "images")
+    reading.write_ticks(tmp_path / "ticks")
+    for name in ("images", "ticks"):
+        study = Study(tmp_path / name)
+        assert len(study.by_plr("pretrain", final("train_loss"))) == len(reading.PLRS) and study.flrs()
+        assert not study.incomplete
+    assert len(Study(tmp_path / "images").of_stage("swa")) == len(reading.PLRS)
