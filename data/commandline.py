@@ -291,7 +291,8 @@ def run(main, at_interrupt="the same command goes on where it was"):
     except BrokenPipeError:
         die_by(signal.SIGPIPE)
     except OSError as error:
-        silence()
+        if error.filename is None:
+            silence()
         place = one_line(os.fsdecode(error.filename or "the output cannot be written"), LONGEST_MESSAGE)
         print(f"{sys.argv[0]}: {place}: {error.strerror}; fix that or name another place", file=sys.stderr)
         sys.exit(2)

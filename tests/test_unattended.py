@@ -12,7 +12,7 @@ import pytest
 from test_runs import TICKS, call, contents, strict_json, survives
 
 import train
-from data import locks, open_run
+from data import commandline, locks, open_run
 from data.runs import Run
 
 ROOT = Path(__file__).parent.parent
@@ -185,3 +185,15 @@ def test_a_pipe_in_the_place_of_a_lock_holds_nobody_up(tmp_path):
     held = locks.hold(tmp_path)
     assert locks.is_held(tmp_path)
     locks.release(held)
+
+
+def test_an_error_about_a_file_leaves_the_output_as_it_is(capfd):
+    """Only where the output itself cannot be written is the rest of it given up."""
+
+    def fail():
+        raise FileNotFoundError(2, "No such file or directory", "there.pt")
+
+    with pytest.raises(SystemExit):
+        commandline.run(fail)
+    print("still read")
+    assert capfd.readouterr().out == "still read\n"
