@@ -16,9 +16,7 @@ set -euo pipefail
 usage() { echo "usage: bash scripts/find_lr.sh MODEL DATA OUT (see its first lines)" >&2; exit 2; }
 [[ $# -eq 3 && $1 != -* && $2 != -* && $3 != -* ]] || usage
 set -a  # the shells of side_by_side take part in all of this
-root=$(realpath -s "$(dirname "${BASH_SOURCE[0]}")/..")
-from_root() { realpath -sm --relative-to "$root" -- "$1"; }
-stop() { echo "$*" >&2; exit 2; }
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 model=$1 data=$2 out=$(from_root "$3")
 own_network=
@@ -72,9 +70,6 @@ finetune() {
     python finetune.py "$out/$1" --lr "$2" --steps "$finetune_epochs" ${own_network:+--model "$own_network"} \
         --out "$out/finetune"
 }
-# Run commands, one a line, JOBS at once; one that fails does not keep the others from running. Not on a terminal, as bars
-# would write over each other.
-side_by_side() { xargs -r -d '\n' -n 1 -P "$JOBS" bash -euc 2>&1 | cat; }
 set +a
 
 # The answer, and the test accuracy of what was chosen.

@@ -3,9 +3,7 @@
 # of it, stops where the image set is missing (but for planned.sh), lists the runs of pre-training, and defines the stages
 # of a sweep, each for one run, and the commands that they consist of.
 set -a  # the shells of side_by_side take part in all of this
-root=$(realpath -s "$(dirname "${BASH_SOURCE[0]}")/..")
-from_root() { realpath -sm --relative-to "$root" -- "$1"; }
-stop() { echo "$*" >&2; exit 2; }
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 setup=$(basename -- "$1" .sh) settings=$root/scripts/setups/$1.sh
 [ -f "$settings" ] || settings=$1
@@ -148,8 +146,4 @@ converging() {
     local lr seed
     for lr in "$@"; do for seed in $converge_seeds; do echo "converge $lr $seed"; done; done
 }
-
-# Run commands, one a line, JOBS at once. One that fails does not keep the others from running; the exit code is then
-# 123. Through cat, that is not on a terminal, processes report by lines: their bars would write over each other.
-side_by_side() { xargs -r -d '\n' -n 1 -P "$JOBS" bash -euc 2>&1 | cat; }
 set +a
