@@ -5,15 +5,11 @@ import json
 import random
 import re
 import shutil
-import sys
-from unittest import mock
 
 import pytest
 import torch
 from test_runs import call, command, contents, one_line, pretraining, unfinished, write_image_set
 
-import analyze
-from data import commandline
 from data.commandline import BadInput
 from data.files import digest_of, read_tensors, write_json, write_tensors
 from data.runs import Run
@@ -29,16 +25,6 @@ def origin(tmp_path_factory):
     for kind, steps in KINDS.items():
         assert call("train", *pretraining(kind, folder), "--steps", steps, "--out", folder / kind) == 0
     return folder
-
-
-def call_analyze(*arguments):
-    """The exit code of a command of analyze.py; a traceback fails the test."""
-    with mock.patch.object(sys, "argv", ["analyze.py", *map(str, arguments)]):
-        try:
-            commandline.run(analyze.main)
-        except SystemExit as leaving:
-            return leaving.code
-    return 0
 
 
 def changed(path, change):
@@ -169,7 +155,7 @@ def test_kept_weights_under_the_name_of_others_are_refused(origin, tmp_path):
 def test_weights_of_another_shape_are_not_measured(change, origin, tmp_path, capsys):
     path = shutil.copytree(origin / "ticks", tmp_path / "run") / "checkpoint.pt"
     changed(path, change)
-    call_analyze("features", tmp_path)
+    call("analyze", "features", tmp_path)
     printed = capsys.readouterr()
     assert f"{path}: is not of this run and its network (" in printed.out + printed.err
     assert Run(path.parent).measurement("features") is None
@@ -321,7 +307,7 @@ def measured(origin, tmp_path_factory):
         ["sharpness", "images", "--end", "--images", 4, "--probes", 2],
     ]
     for name, kind, *more in measuring:
-        assert call_analyze(name, folder / kind, *more) == 0
+        assert call("analyze", name, folder / kind, *more) == 0
     return folder
 
 
@@ -337,7 +323,7 @@ def test_other_values_in_run_folders_end_in_no_traceback(seed, measured, tmp_pat
     runs = sorted((tmp_path / "runs/pretrain").iterdir())
     name = chance.choice(["runs", "claims", "boundary", "band", "norms" if kind == "images" else "features"])
     tuning = ["finetune", *runs, "--lr", 1e-5, "--steps", 2, "--out", "runs/finetune"]
-    for run_command in (lambda: call_analyze(name, "runs"), lambda: call(*tuning)):
+    for run_command in (lambda: call("analyze", name, "runs"), lambda: call(*tuning)):
         capsys.readouterr()
         code, error = run_command(), capsys.readouterr().err
         # The boundary says on stderr what it knows of every run before.
@@ -349,22 +335,22 @@ def test_other_values_in_figures_end_in_no_traceback(seed, measured, tmp_path, m
     chance = random.Random(seed)
     monkeypatch.chdir(tmp_path)
     name = chance.choice(["1", "2", "7", "10"])
-    assert call_analyze("figures", measured / "images", "--only", name, "--out", tmp_path) == 0
+    assert call("analyze", "figures", measured / "images", "--only", name, "--out", tmp_path) == 0
     [path] = tmp_path.glob("figure*.json")
     path.write_text(json.dumps(with_something_else(json.loads(path.read_text()), chance)))
     capsys.readouterr()
-    code = call_analyze("draw", path)
+    code = call("analyze", "draw", path)
     assert code == 0 or code == 2 and f"{path}: " in one_line(capsys)
 
 
 def test_a_curve_of_another_length_is_not_drawn(measured, tmp_path, capsys):
-    assert call_analyze("figures", measured / "images", "--only", "2", "--out", tmp_path) == 0
+    assert call("analyze", "figures", measured / "images", "--only", "2", "--out", tmp_path) == 0
     path = tmp_path / "figure02.json"
     numbers = json.loads(path.read_text())
     numbers["pretrain"]["n"].append(1)
     path.write_text(json.dumps(numbers))
     capsys.readouterr()
-    assert call_analyze("draw", path) == 2
+    assert call("analyze", "draw", path) == 2
     assert one_line(capsys).endswith(
         f"{path}: pretrain.n has 3 entries, not 2; write it again with analyze.py figures\n"
     )
@@ -379,7 +365,7 @@ def test_what_is_not_strict_json_is_one_line(name, content, measured, tmp_path, 
     [path, *_] = sorted((tmp_path / "runs/pretrain").iterdir())
     (path / f"{name}.json").write_bytes(content)
     capsys.readouterr()
-    assert call_analyze("features", tmp_path / "runs") == 2
+    assert call("analyze", "features", tmp_path / "runs") == 2
     assert f"{path / name}.json: " in one_line(capsys)
 
 
@@ -391,7 +377,7 @@ def test_missing_rows_are_noticed(measured, tmp_path, capsys):
         del metrics[name][1:3]
     (path / "metrics.json").write_text(json.dumps(metrics))
     capsys.readouterr()
-    assert call_analyze("claims", tmp_path / "runs") == 2
+    assert call("analyze", "claims", tmp_path / "runs") == 2
     assert f"{path}/metrics.json: step lacks 2 of the multiples of 1 (settings.log_every); restore" in one_line(
         capsys
     )
@@ -415,6 +401,6 @@ def test_damaged_measurements_are_no_success(kind, name, content, only, drawn, m
         ["claims", tmp_path / "runs"],
         ["figures", tmp_path / "runs", *only, "--out", tmp_path / "out"],
     ):
-        assert call_analyze(*arguments) == 2
+        assert call("analyze", *arguments) == 2
         assert re.search(f"{path}: .*; remove it and measure again\n$", one_line(capsys))
     assert [file.stem[-2:] for file in sorted((tmp_path / "out").glob("*.png"))] == drawn

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from conftest import random_image_set
-from test_damage import call_analyze
 from test_runs import call, one_line, strict_json
 
 from data.commandline import LIMITS, RADII
@@ -71,10 +70,10 @@ def test_what_diverged_is_measured_and_drawn_without_a_warning(name, capfd):
     sharpness = ["sharpness", "--end", "--images", 4, "--probes", 2]
     measuring = {"si-mlp": [["features"]], "si-convnet": [["bands"], sharpness]}.get(name, [["norms"]])
     for command, *more in (*measuring, ["geometry"], ["runs"], ["claims"], [*DRAWN[name], "--out", "figures"]):
-        assert call_analyze(command, "runs", *more) == 0
+        assert call("analyze", command, "runs", *more) == 0
     printed = capfd.readouterr()  # also what libraries print that are not in Python
     assert printed.err == "" and "On entry to" not in printed.out
-    assert call_analyze("boundary", "runs") in (0, 2)
+    assert call("analyze", "boundary", "runs") in (0, 2)
     assert "train loss nan" in capfd.readouterr().err
     for path in Path("runs").rglob("*.json"):
         strict_json(path)
@@ -113,5 +112,5 @@ def test_such_numbers_in_a_run_folder_are_refused(change, capsys):
     capsys.readouterr()
     assert call("finetune", "runs/a", "--lr", 1e-4, "--steps", 2, "--out", "out") == 2
     assert "is 1e+308, more than" in one_line(capsys)
-    assert call_analyze("claims", "runs") == 2
+    assert call("analyze", "claims", "runs") == 2
     assert "is 1e+308, more than" in one_line(capsys)

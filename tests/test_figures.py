@@ -12,7 +12,7 @@ from ideal_studies import write_image_ideal
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from test_analyze import IMAGES, PLRS, command, write_run, write_study
-from test_damage import call_analyze as run_analyze
+from test_runs import call
 
 from data.analysis import captions, drawing, drawing_other, learning_curves
 from data.analysis.axes import STYLE, draw_curve, label_narrow_range
@@ -519,13 +519,13 @@ def small_files():
 def test_a_full_disk_is_one_line_and_leaves_figures_whole(name, study, tmp_path, small_files, capsys):
     out = tmp_path / "out"
     arguments = [] if name == "curves" else ["--only", 1]
-    assert run_analyze("curves" if name == "curves" else "figures", study, *arguments, "--out", out) == 0
+    assert call("analyze", "curves" if name == "curves" else "figures", study, *arguments, "--out", out) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     [first, *_] = sorted(out.glob("*.json"))
     capsys.readouterr()
     small_files()
     command = [name, first] if name == "draw" else [name, study, *arguments, "--out", out]
-    assert run_analyze(*command) == 2
+    assert call("analyze", *command) == 2
     error = capsys.readouterr().err
     assert f"{first.with_suffix('.pdf')}: cannot be written (File too large); make room there" in error
     assert error.count("\n") == 1
@@ -535,9 +535,9 @@ def test_a_full_disk_is_one_line_and_leaves_figures_whole(name, study, tmp_path,
 @pytest.mark.parametrize("name", ["figures", "curves", "draw"])
 def test_what_a_kill_left_of_a_figure_is_removed_by_the_next_start(name, study, tmp_path):
     out = tmp_path / "out"
-    assert run_analyze("figures", study, "--only", 1, "--out", out) == 0
+    assert call("analyze", "figures", study, "--only", 1, "--out", out) == 0
     for ending in ("json", "pdf", "png", "txt"):
         (out / f".figure99.{ending}.12.tmp").write_text("a part")
     chosen = ["--only", 1, "--out", out] if name == "figures" else ["--out", out]
-    assert run_analyze(*([name, out / "figure01.json"] if name == "draw" else [name, study, *chosen])) == 0
+    assert call("analyze", *([name, out / "figure01.json"] if name == "draw" else [name, study, *chosen])) == 0
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [".figure99.txt.12.tmp"]

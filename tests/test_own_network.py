@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -18,10 +17,8 @@ from test_runs import call, load, strict_json
 from torch import nn
 from torch.nn import functional as F
 
-import analyze
 import models
 import train
-from data import commandline
 from data.analysis.captions import experiment_title
 from data.analysis.figures import fitting_figures
 from data.analysis.study import Study
@@ -48,18 +45,6 @@ def image_file(tmp_path_factory):
     return path
 
 
-def give(script, *arguments):
-    """A command's exit code: call(), also of analyze.py."""
-    if script != "analyze":
-        return call(script, *arguments)
-    with mock.patch.object(sys, "argv", ["analyze.py", *map(str, arguments)]):
-        try:
-            commandline.run(analyze.main)
-        except SystemExit as leaving:
-            return leaving.code
-    return 0
-
-
 def write(source, path="net.py"):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(source)
@@ -75,7 +60,7 @@ def refused(capsys, code, *command):
     """The line by which a command is refused that leaves nothing behind."""
     capsys.readouterr()
     before = {*Path().rglob("*")}
-    assert give(*command) == code
+    assert call(*command) == code
     assert {path for path in {*Path().rglob("*")} - before if path.name != "lock"} == set()
     [line] = capsys.readouterr().err.splitlines()
     return line
@@ -120,9 +105,9 @@ def made_small(words, image_file, lr):
 def test_the_records_of_the_manual_are_trained(function, image_file):
     write(re.search(r"```python\n(.*?)```", (ROOT / "models/README.md").read_text(), re.DOTALL)[1], "records.py")
     more = ["--width", 1, "--augment", "none"]
-    assert give(*pretraining(image_file, f"records.py:{function}", "run", *more, steps=1)) == 0
+    assert call(*pretraining(image_file, f"records.py:{function}", "run", *more, steps=1)) == 0
     command = ["run", "--model", f"records.py:{function}", "--lr", 1e-3, "--steps", 1, "--out", "tuned"]
-    assert give("finetune", *command) == 0
+    assert call("finetune", *command) == 0
     settings = Run("tuned/run-flr1e-3").settings
     expected = {"plain_sgd": ({"name": "sgd"}, None), "si_net": ({"name": "projected-sgd"}, 6.0)}
     assert (settings["optimizer"], settings["rho"]) == expected[function]
@@ -137,10 +122,10 @@ def of_the_manual(image_file, tmp_path_factory):
         write(source, "mine.py")
         for lr in ("1e-3", "1e-1"):
             script, arguments = made_small(trained, image_file, lr)
-            assert give(script, *arguments, "--batch-size", BATCH, "--keep-loss", 1.0, "--keep", 2) == 0
+            assert call(script, *arguments, "--batch-size", BATCH, "--keep-loss", 1.0, "--keep", 2) == 0
         for words in continued:
             script, arguments = made_small(words, image_file, "1e-3")
-            assert give(script, *arguments) == 0
+            assert call(script, *arguments) == 0
         return Path.cwd()
 
 
@@ -150,14 +135,14 @@ def test_the_runs_of_the_manual_are_measured(of_the_manual, image_file, monkeypa
     assert len(source.splitlines()) == 10
     script, (_, *arguments) = made_small(measured, image_file, None)
     for command in (["geometry"], ["bands"], ["norms"], ["sharpness", "--end", "--images", 20, "--probes", 2]):
-        assert give(script, command[0], *arguments, *command[1:]) == 0
+        assert call(script, command[0], *arguments, *command[1:]) == 0
     for path, names in {
         "pretrain/plr1e-1": {"geometry-flr1e-4-flr1e-3", "bands-reestimate", "norms", "sharpness-checkpoint"},
         "finetune/plr1e-3-flr1e-4": {"bands-reestimate", "norms", "sharpness-checkpoint"},
         "swa/plr1e-3": {"bands-reestimate", "norms"},
     }.items():
         assert {*Run(f"runs/mine/{path}").measurement_files} - {"band-images"} == names
-    assert give(script, "figures", "runs/mine", "--out", "figures", "--only", 7, 20) == 0
+    assert call(script, "figures", "runs/mine", "--out", "figures", "--only", 7, 20) == 0
     assert strict_json(Path("figures/figure20.json"))["rows"][0]["lr_label"] == "learning rate"
 
 
@@ -169,15 +154,15 @@ def test_the_runs_of_the_manual_are_compared_as_practical_convolutional_networks
     assert fitting_figures([study]) == [6, 8, 9, 19, 20, 21]
     assert experiment_title({"experiment": study.settings}).startswith("mine.py:net, momentum 0.9, ")
     for command in (["claims", "runs/mine"], ["curves", "runs/mine", "--out", "drawn"], ["runs", "runs/mine"]):
-        assert give("analyze", *command) == 0
+        assert call("analyze", *command) == 0
 
 
 def test_its_convergence_is_that_of_its_train_accuracy(image_file, capsys):
     write(LINEAR)
     for lr in ("3e-2", "1e30"):  # the latter diverges
-        assert give(*pretraining(image_file, out=f"runs/{lr}", steps=60, lr=lr)) == 0
+        assert call(*pretraining(image_file, out=f"runs/{lr}", steps=60, lr=lr)) == 0
     capsys.readouterr()
-    assert give("analyze", "boundary", "runs") == 0
+    assert call("analyze", "boundary", "runs") == 0
     assert capsys.readouterr().out == "3e-2 1e30\n"
 
 
@@ -185,7 +170,7 @@ def test_a_killed_run_of_it_ends_in_the_same_bits(image_file, monkeypatch):
     source, _ = of_manual()
     assert "nn.Dropout(" in source and "nn.BatchNorm2d(" in source
     write(source)
-    assert give(*pretraining(image_file, out="whole", steps=4)) == 0
+    assert call(*pretraining(image_file, out="whole", steps=4)) == 0
     interrupted_at, advance = set(), train.ImageTraining.advance
 
     def interrupt_once(self, step, until):
@@ -195,7 +180,7 @@ def test_a_killed_run_of_it_ends_in_the_same_bits(image_file, monkeypatch):
         return advance(self, step, until)
 
     monkeypatch.setattr(train.ImageTraining, "advance", interrupt_once)
-    assert [give(*pretraining(image_file, out="killed", steps=4)) for _ in range(4)] == [130, 130, 0, 0]
+    assert [call(*pretraining(image_file, out="killed", steps=4)) for _ in range(4)] == [130, 130, 0, 0]
     whole, killed = (load(Path(name) / "checkpoint.pt") for name in ("whole", "killed"))
     torch.testing.assert_close(killed, whole, rtol=0, atol=0)
     assert strict_json(Path("killed/metrics.json")) == strict_json(Path("whole/metrics.json"))
@@ -203,7 +188,7 @@ def test_a_killed_run_of_it_ends_in_the_same_bits(image_file, monkeypatch):
 
 def test_what_its_run_folder_says(image_file):
     write(of_manual()[0], "nets/mine.py")
-    assert give(*pretraining(image_file, "nets/mine.py:net")) == 0
+    assert call(*pretraining(image_file, "nets/mine.py:net")) == 0
     config = strict_json(Path("run/config.json"))
     settings = config["settings"]
     expected = {"model": "mine.py:net", "width": None, "shape": {"side": SIDE}, "rho": None, "augment": "none"}
@@ -215,7 +200,7 @@ def test_what_its_run_folder_says(image_file):
     assert config["network"] == facts | {"diverges": True, "barrier": protocol}
     write(LINEAR)
     changed = ["--augment", "crop-flip", "--momentum", 0.5, "--weight-decay", 0]
-    assert give(*pretraining(image_file, "net.py:net", "other", *changed)) == 0
+    assert call(*pretraining(image_file, "net.py:net", "other", *changed)) == 0
     config = strict_json(Path("other/config.json"))
     assert config["settings"]["optimizer"] == {"name": "sgd", "momentum": 0.5, "weight_decay": 0}
     assert config["network"]["converged"] is None and config["network"]["barrier"]["batch_norm"] is False
@@ -278,7 +263,7 @@ def test_training_is_that_of_a_plain_loop(options, kind, image_file):
     model = "net.py:net" if options is None else "net.py:record"
     more = ["--augment", "none"]
     for steps in (1, 3):  # made longer
-        assert give(*pretraining(image_file, model, "run", *more, steps=steps)) == 0
+        assert call(*pretraining(image_file, model, "run", *more, steps=steps)) == 0
     with torch.random.fork_rng():
         torch.manual_seed(init_seed(1))
         network = Plain().train()
@@ -298,7 +283,7 @@ def test_a_record_on_the_sphere_trains_to_the_bits_of_the_one_it_is(image_file):
     write("import models\ndef net(classes, side):\n    return models.NETWORKS['si-convnet']\n")
     for model, out in (("net.py:net", "own"), ("si-convnet", "built-in")):
         more = ["--width", 2, "--rho", 7]
-        assert give(*pretraining(image_file, model, out, *more, steps=3)) == 0
+        assert call(*pretraining(image_file, model, out, *more, steps=3)) == 0
     found, expected = (load(Path(out) / "checkpoint.pt") for out in ("own", "built-in"))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert strict_json(Path("own/metrics.json")) == strict_json(Path("built-in/metrics.json"))
@@ -315,8 +300,8 @@ def test_a_record_of_images_of_two_sizes(image_file, tmp_path):
     save_image_set(random_image_set(classes=4, train=20, test=8, side=10), larger)
     write(LINEAR)
     for data, out in ((image_file, "a"), (larger, "b")):
-        assert give(*pretraining(data, out=out)) == 0
-    assert give("finetune", "a", "b", "--model", "net.py:net", "--lr", 1e-3, "--steps", 1, "--out", "tuned") == 0
+        assert call(*pretraining(data, out=out)) == 0
+    assert call("finetune", "a", "b", "--model", "net.py:net", "--lr", 1e-3, "--steps", 1, "--out", "tuned") == 0
     sizes = [Run(f"tuned/{out}-flr1e-3").weights()["weights"].numel() for out in "ab"]
     assert sizes == [3 * 64 * 3 + 3, 3 * 100 * 4 + 4]
 
@@ -324,8 +309,8 @@ def test_a_record_of_images_of_two_sizes(image_file, tmp_path):
 def test_a_function_that_computes_with_what_it_builds(image_file):
     """As no network without numbers could."""
     write(LINEAR.replace("classes))", "classes if nn.Linear(1, 1).weight.item() < 2 else 0))"))
-    assert give(*pretraining(image_file)) == 0
-    assert give("finetune", "run", "--model", "net.py:net", "--lr", 1e-3, "--steps", 1, "--out", "tuned") == 0
+    assert call(*pretraining(image_file)) == 0
+    assert call("finetune", "run", "--model", "net.py:net", "--lr", 1e-3, "--steps", 1, "--out", "tuned") == 0
 
 
 def test_dropout_of_torch_is_replaced_by_what_is_replayed():
@@ -603,14 +588,14 @@ def test_one_that_is_too_large_is_refused(image_file, capsys, monkeypatch):
         monkeypatch.setattr("data.device.free_memory", lambda _: bytes_per_parameter * parameters)
         if message:
             assert message in refused(capsys, 2, *pretraining(image_file))
-    assert give(*pretraining(image_file)) == 0
+    assert call(*pretraining(image_file)) == 0
 
 
 def test_shapes_of_a_record_that_are_no_arguments(image_file):
     source = "import models\nfrom torch import nn\ndef net(classes, side):\n    import dataclasses\n    return dataclasses.replace("
     source += "models.NETWORKS['resnet18'], in_angles=None, shape={'blocks': 2}, build=lambda w, c, blocks: nn.Sequential(nn.Flatten(), "
     write(source + "nn.Linear(192, blocks), nn.Linear(blocks, c)))\n")
-    assert give(*pretraining(image_file)) == 0
+    assert call(*pretraining(image_file)) == 0
     assert Run("run").settings["shape"] == {"blocks": 2, "side": SIDE}
 
 
@@ -641,9 +626,9 @@ SIGNED = "\nfrom pathlib import Path\nPath('was run').touch()\n"
 def continued(image_file):
     """Runs of a network of net.py, in runs."""
     write(CONVOLUTIONS + SIGNED)
-    assert give(*pretraining(image_file, out="runs/pretrain/a")) == 0
+    assert call(*pretraining(image_file, out="runs/pretrain/a")) == 0
     for command in CONTINUING:
-        assert give(*command, "--model", "net.py:net") == 0
+        assert call(*command, "--model", "net.py:net") == 0
     Path("was run").unlink()
 
 
@@ -661,7 +646,7 @@ def test_no_code_is_run_because_a_run_folder_names_it(continued, capsys):
             and line.endswith("give --model PATH/net.py:net")
         )
     for command in READING:
-        assert give(*command) == 0
+        assert call(*command) == 0
     for path in Path("runs").rglob("config.json"):
         config = strict_json(path)
         del config["settings"]["model_digest"]
@@ -688,12 +673,12 @@ def test_a_changed_file_is_refused_wherever_it_is_needed(continued, image_file, 
 
 def test_files_of_one_name_are_no_one_network(continued, image_file, capsys):
     write(CONVOLUTIONS.replace("ReLU", "GELU"), "other/net.py")
-    assert give(*pretraining(image_file, "other/net.py:net", "runs/pretrain/b", lr=3e-2)) == 0
+    assert call(*pretraining(image_file, "other/net.py:net", "runs/pretrain/b", lr=3e-2)) == 0
     line = refused(capsys, 2, "analyze", "claims", "runs")
     assert "model digest" in line and "runs/pretrain/b"[5:] in line
     shutil.copytree("other", "copied")
     command = ["finetune", "runs/pretrain/b", "--lr", 1e-3, "--steps", 1, "--out", "tuned"]
-    assert give(*command, "--model", "copied/net.py:net") == 0  # the file may have moved
+    assert call(*command, "--model", "copied/net.py:net") == 0  # the file may have moved
     assert "runs/pretrain/a: the file of net.py:net has changed" in refused(
         capsys,
         3,
@@ -708,7 +693,7 @@ def test_files_of_one_name_are_no_one_network(continued, image_file, capsys):
 
 
 def test_other_networks_are_not_taken_for_it(continued, image_file, capsys):
-    assert give(*pretraining(image_file, "si-convnet", "built-in", "--width", 2)) == 0
+    assert call(*pretraining(image_file, "si-convnet", "built-in", "--width", 2)) == 0
     command = ["finetune", "built-in", "--lr", 1e-3, "--steps", 1, "--out", "tuned", "--model"]
     line = refused(capsys, 2, *command, "net.py:net")
     assert "built-in was trained with si-convnet, which needs no file; leave it out" in line
@@ -739,12 +724,12 @@ def test_damaged_settings_of_it_are_refused(change, message, continued, capsys):
 
 def test_a_run_of_another_size_than_it_says_is_refused(image_file, capsys):
     write(LINEAR)
-    assert give(*pretraining(image_file)) == 0
+    assert call(*pretraining(image_file)) == 0
     path = Path("run/config.json")
     config = strict_json(path)
     config["settings"]["shape"]["side"] = 5
     path.write_text(json.dumps(config))
-    assert give("analyze", "norms", "run", "--model", "net.py:net") == 2
+    assert call("analyze", "norms", "run", "--model", "net.py:net") == 2
     assert "checkpoint.pt: is not of this run and its network" in capsys.readouterr().err
     config["settings"]["classes"] = 2**52
     path.write_text(json.dumps(config))

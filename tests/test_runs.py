@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import HAS_BF16, needs_bf16, random_image_set
 
+import analyze
 import finetune
 import models
 import swa
@@ -31,10 +32,11 @@ from data.runs import SERIES, Run, find_runs, loss_name
 from models.evaluator import Evaluator
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = {"train": train, "finetune": finetune, "swa": swa}
+STAGES = {"train": train, "finetune": finetune, "swa": swa}
+SCRIPTS = STAGES | {"analyze": analyze}
 TICKS = ["--data", "ticks", "--lr", "1e-3", "1e30", "3e-2", "--log-every", 5]  # the second diverges
 SELDOM = ["--checkpoint-seconds", 60]  # fewer writes, the same result
-EVERY = [(stage, kind) for stage in SCRIPTS for kind in ("ticks", "images")]
+EVERY = [(stage, kind) for stage in STAGES for kind in ("ticks", "images")]
 # Which logged step is closest to the level of train loss that image runs cross in their first and in their second step.
 KEPT_AT_LOSSES = {"train": (0, 1), "finetune": (0, 2)}
 
@@ -377,7 +379,7 @@ def test_a_signal_during_imports_ends_a_script_with_one_line(script, signum, tmp
     assert process.returncode == -signum and error == f"{name}: interrupted before it began\n"
 
 
-@pytest.mark.parametrize("stage", SCRIPTS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_held_folder_is_refused_and_left_alone(stage, origin, tmp_path):
     arguments, folder = command(stage, "ticks", origin, tmp_path)
     folder.mkdir()
@@ -523,7 +525,7 @@ def test_other_parent_is_refused(finished, origin, tmp_path, capsys):
 # Folders that are no run folders
 
 
-@pytest.mark.parametrize("stage", SCRIPTS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_folder_of_strangers_is_left_alone(stage, origin, tmp_path, capsys):
     arguments, folder = command(stage, "ticks", origin, tmp_path)
     folder.mkdir()
