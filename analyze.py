@@ -102,16 +102,21 @@ def image_set_of(run, device, data_file, **settings):
     return images.load_image_set_of(config, device)
 
 
+def solutions_of(run):
+    """The names of the weights that a run ends with: those of its end (`checkpoint`), or, of an SWA run, its averages."""
+    return [f"swa-{window}" for window in run.settings.get("windows", [])] or ["checkpoint"]
+
+
 def measure_features(run, inputs, labels):
     """Balanced single-feature accuracies (paper, section 5) of every member of a run on ticks: features.json.
 
-    Solutions are those at the end of the run (`checkpoint`), or, of an SWA run, its averages (`swa-K`).
+    Solutions are those of solutions_of().
     The accuracies are indexed [solution][member][feature], unsorted, as fractions. They are balanced, unlike the
     paper's, so that chance is 50 % on every set, whatever its classes' sizes.
 
     inputs, labels: the single-feature test sets one after the other, [16 * 1000, 32] and [16 * 1000].
     """
-    names = [f"swa-{window}" for window in run.settings.get("windows", [])] or ["checkpoint"]
+    names = solutions_of(run)
     accuracies = []
     for name in names:
         solution = run.weights(name, fits_ticks(run))
@@ -269,9 +274,9 @@ def measure_norms(run):
 def measure_test(run, device, data_file):
     """Loss and accuracy over the test set, whatever the run reports on: test.json, both [solution][member].
 
-    Solutions are the end of the run, or, of an SWA run, its averages.
+    Solutions are those of solutions_of().
     """
-    names = [f"swa-{window}" for window in run.settings.get("windows", [])] or ["checkpoint"]
+    names = solutions_of(run)
     if run.network["task"] == "ticks":
         sets = ticks.stacked_sets([data_seed for data_seed, _ in ticks.groups(run.members)])
         solutions = (run.weights(name, fits_ticks(run)) for name in names)

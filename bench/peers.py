@@ -208,7 +208,7 @@ def run_script(command):
     return done.stdout
 
 
-def half_of_divergence(bench, flrs):
+def half_of_divergence(bench):
     """Half the smallest PLR of the grid whose pre-training is at chance or not finite with most seeds; None of none."""
     claims = bench.args.out / "claims.json"
     run_script(["analyze.py", "claims", bench.args.out, "--only-runs", *grid_patterns(bench), "--json", claims])
@@ -257,7 +257,7 @@ def compare(bench):
         config = Run(bench.args.out / "pretrain" / bench.name(grid[0], seed)).config
         for way, lr in range_test(config, torch.device("cpu")).items():
             picks.setdefault(way, {})[seed] = float(f"{lr:.3g}")
-    half = half_of_divergence(bench, flrs)
+    half = half_of_divergence(bench)
     picks[HALF] = dict.fromkeys(bench.seeds, half) if half else {}
     means = {lr: np.mean([bench.chosen(lr, seed, flrs)[0] for seed in bench.seeds]) for lr in grid}
     picks[GRID] = dict.fromkeys(bench.seeds, max(grid, key=means.__getitem__))

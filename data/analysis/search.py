@@ -77,7 +77,7 @@ class Known(NamedTuple):
     """What a search knows: Records of complete runs, or None; the runs that are complete, at work, and stopped.
 
     folders: {Ask of a pre-training: its path}, as fine-tunings are asked for by it. until: the train loss of runs that
-    train until they converge, where there are some.
+    train until they converge, where there are some. study: the Study that records are of, if there are some.
     """
 
     records: Records | None = None
@@ -86,6 +86,7 @@ class Known(NamedTuple):
     stopped: tuple = ()
     folders: dict = {}  # noqa: RUF012
     until: float | None = None
+    study: Study | None = None
 
     def at_work(self, is_meant=lambda plr: True):
         """The pre-trainings that are at work, in order, at those PLRs that are meant."""
@@ -121,8 +122,9 @@ def known_of_runs(folder, runs, only, exclude):
                 folders[ask] = relative(run.path, Path(folder))
     until = next((ask.until for ask in [*done, *busy, *stopped] if ask.until), None)
     there = any(run.complete and stage_of(run) == "pretrain" for run in runs)
-    records = run_records(Study(folder, only, exclude)) if there else None
-    return Known(records, frozenset(done), frozenset(busy), tuple(stopped), folders, until)
+    study = Study(folder, only, exclude) if there else None
+    records = run_records(study) if there else None
+    return Known(records, frozenset(done), frozenset(busy), tuple(stopped), folders, until, study)
 
 
 def asks_of(run):

@@ -6,7 +6,7 @@ from pathlib import Path
 from data.analysis import search
 from data.analysis.band import band_lines
 from data.analysis.choosing import add_choice_arguments
-from data.analysis.commands import study_of
+from data.analysis.commands import say
 from data.analysis.explanations import boundary_lines
 from data.analysis.figures import band_figure_numbers, draw_figure
 from data.analysis.search import Options, forecast, known_of, next_asks
@@ -114,9 +114,8 @@ def next_command(args):
         print(sum(ask.stage != "finetune" for ask in to_come), sum(ask.stage == "finetune" for ask in to_come))
         return
     asks = next_asks(known, options)
-    if known.records is not None:
-        study = Study(args.folder, args.only_runs, args.exclude)
-        print(*boundary_lines(study), sep="\n", file=sys.stderr)
+    if known.study is not None:
+        print(*boundary_lines(known.study), sep="\n", file=sys.stderr)
     print(state(known, options, asks), file=sys.stderr)
     for line in lines_of(known, asks):
         print(line)
@@ -155,8 +154,9 @@ def state(known, options, asks):
 
 def band_command(args):
     options = options_of(args)
-    study = study_of(args, paired=True)
     known = known_of(args.folder, args.only_runs, args.exclude)
+    study = known.study or Study(args.folder, args.only_runs, args.exclude)  # which says what is missing
+    say(study, paired=True)
     asks = next_asks(known, options)
     numbers = band_figure_numbers(study) | {"next": lines_of(known, asks)}
     print(*band_lines(numbers), sep="\n")

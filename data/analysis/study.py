@@ -23,8 +23,8 @@ from data.analysis.pairing import STAGES, Pairing, key_of
 from data.commandline import BadInput
 from data.runs import geometry_name
 
+REESTIMATED = "re-estimated"  # batch-norm statistics that final test accuracies are of, as a setting
 # Settings that say how long a run is and what it leaves on disk. All others are the same in all runs of an experiment.
-REESTIMATED = "re-estimated"
 LENGTHS_OF_A_STAGE = ("first_step", "steps", "until_loss", "spacing", "anchor")  # these within a stage
 LENGTHS = (*LENGTHS_OF_A_STAGE, "log_every", "keep", "keep_loss", "windows", "stop_when_clear")
 
